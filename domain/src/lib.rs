@@ -1,0 +1,24 @@
+//! The rules of the hub: aggregates, events and policies, as pure functions.
+//!
+//! Invariants: no clock, no randomness, no I/O, no async, no `HashMap` order. Whoever needs the time or a fresh
+//! id passes it in with the command. Modules in reading order.
+
+pub mod ids;
+pub mod names;
+pub mod time;
+
+pub mod event;
+pub mod recorded;
+
+pub mod agent;
+pub mod aggregate;
+pub mod claim;
+pub mod node;
+pub mod share;
+pub mod tunnel;
+pub mod workspace;
+
+pub mod access;
+
+pub mod policy;
+pub mod target;

@@ -1,0 +1,6 @@
+//! Policies as pure functions: which paths, methods and ports, and until when.
+
+pub mod expiry;
+pub mod methods;
+pub mod paths;
+pub mod ports;

@@ -1,0 +1,1 @@
+//! Accesses per share (SQLite).

@@ -1,0 +1,6 @@
+//! The views: folds of recorded events. Invariants: no log, no network, no clock; a known event never fails; applying
+//! an event twice changes nothing.
+
+pub mod access_log;
+pub mod catalog;
+pub mod routes;
