@@ -1,5 +1,6 @@
 //! The hub's process: all I/O of the server. Modules in reading order; no rule about the business lives here.
 
+pub mod actors;
 pub mod clock;
 pub mod event_log;
 pub mod running;
