@@ -4,4 +4,6 @@ pub mod actors;
 pub mod clock;
 pub mod event_log;
 pub mod running;
+pub mod secrets;
+pub mod settings;
 pub mod streams;
