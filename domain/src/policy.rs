@@ -1,6 +1,7 @@
-//! Policies as pure functions: which paths, methods and ports, and until when.
+//! Policies as pure functions: which paths, methods, slugs and ports, and until when.
 
 pub mod expiry;
 pub mod methods;
 pub mod paths;
 pub mod ports;
+pub mod slug;
