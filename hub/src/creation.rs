@@ -276,7 +276,7 @@ impl Creator {
                 slug
             }
             // 80 random bits and more: nothing to claim, nothing to guess.
-            None => slug::from_random(&seed.bytes("slug")),
+            None => slug::random(*seed.bytes("slug").first_chunk().expect("32 bytes")),
         };
         let created = ShareCreated {
             share_id: id,
