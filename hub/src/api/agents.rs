@@ -129,7 +129,8 @@ pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest)
 /// `GET /v1/agents/online`.
 pub async fn online(ports: web::Data<Ports>, caller: Caller) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
-    let mut ids = ports.sessions.online(caller.workspace);
+    let online = ports.gateway.online().into_iter().filter(|online| online.workspace == caller.workspace);
+    let mut ids: Vec<_> = online.map(|online| online.agent).collect();
     ids.sort_unstable();
     let shown: Vec<_> =
         ids.into_iter().filter_map(|id| present::agent(&ports, id, &*ports.routes.agent(id)?)).collect();

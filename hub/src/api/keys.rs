@@ -115,7 +115,7 @@ pub async fn revoke(
     let id: KeyId = id.parse().map_err(|_| ApiError::not_found("key", &*id))?;
     let done = ports.executor.workspace(caller.workspace, caller.who(), Command::RevokeKey { key_id: id }).await?;
     ports.running.end(Under::Key(id));
-    ports.sessions.end_by_key(id);
+    ports.gateway.end_by_key(id);
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);
     Ok(response.json(Success { success: true }))

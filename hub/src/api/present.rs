@@ -23,7 +23,7 @@ fn status(ports: &Ports, details: &Details) -> (&'static str, Option<String>) {
     if details.paused {
         return ("paused", None);
     }
-    let online = ports.sessions.is_connected(details.created.agent_id);
+    let online = ports.gateway.is_connected(details.created.agent_id);
     match &details.condition {
         Condition::Connected(_) if online => ("active", None),
         Condition::Failed(Outage::TargetUnreachable(words)) if online => {
@@ -109,7 +109,7 @@ pub fn share(ports: &Ports, id: ShareId, entry: &Entry<ShareState>) -> Option<re
 /// An agent.
 pub fn agent(ports: &Ports, id: AgentId, entry: &Entry<domain::agent::Agent>) -> Option<rest::Agent> {
     let registered = entry.state.registered.as_ref().filter(|_| !entry.state.deleted)?;
-    let session = ports.sessions.seen(id);
+    let session = ports.gateway.online_agent(id);
     Some(rest::Agent {
         id: id.to_string(),
         name: registered.name.to_string(),

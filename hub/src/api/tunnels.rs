@@ -31,6 +31,7 @@ use super::{
 use crate::{
     actors::{Done, ExecuteError},
     creation::{CreateError, NewTunnel},
+    gateway::sessions::AskError,
     secrets::Seed,
 };
 
@@ -100,8 +101,8 @@ pub async fn publish(ports: &Ports, caller: &Caller, seed: &Seed, id: TunnelId) 
 
 /// Waits a moment until the exposing agent, if it is there, said whether it can dial the target.
 pub async fn confirmed(ports: &Ports, agent: AgentId, id: TunnelId) {
-    if ports.sessions.is_connected(agent) {
-        ports.sessions.wait_state(id, CONFIRM_PATIENCE).await;
+    if ports.gateway.is_connected(agent) {
+        ports.gateway.wait_state(id, CONFIRM_PATIENCE).await;
     }
 }
 
@@ -274,22 +275,21 @@ pub async fn connect(
     if details.paused {
         return Err(ApiError::unavailable("tunnel_paused", "The tunnel is paused; set its status to active first."));
     }
-    let outcome = ports.sessions.open_port(agent_id, id, created.name.as_str(), port, PORT_PATIENCE).await;
+    let name = created.name.to_string();
+    let outcome = ports.gateway.open_port(agent_id, id, name, port, PORT_PATIENCE).await;
     let local_port = match outcome {
-        Some(PortOutcome::Listening(port)) => port,
-        Some(PortOutcome::Taken) => {
+        Ok(PortOutcome::Listening(port)) => port,
+        Ok(PortOutcome::Taken) => {
             return Err(ApiError::new(
                 StatusCode::CONFLICT,
                 "local_port_taken",
                 format!("Port {port} is in use on the reaching agent's machine; send another `localPort`."),
             ));
         }
-        Some(PortOutcome::Failed(words)) => {
+        Ok(PortOutcome::Failed(words)) => {
             return Err(ApiError::new(StatusCode::BAD_GATEWAY, "local_port_failed", words));
         }
-        None => {
-            return Err(ApiError::unavailable("agent_offline", "The reaching agent is not connected; start it there."));
-        }
+        Err(error) => return Err(not_asked(&error, "reaching")),
     };
     let warning = match &details.condition {
         Condition::Failed(Outage::TargetUnreachable(words) | Outage::TargetRefused(words)) => {
@@ -314,6 +314,25 @@ pub async fn connect(
         message: format!("Tunnel active on port {}", created.tunnel_port),
         warning,
     }))
+}
+
+/// An agent that could not be asked, as an answer.
+pub fn not_asked(error: &AskError, which: &str) -> ApiError {
+    match error {
+        AskError::AgentOffline => ApiError::unavailable(
+            "agent_offline",
+            format!("The {which} agent is not connected; start it there with `connect up`."),
+        ),
+        AskError::Timeout => ApiError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "agent_timeout",
+            format!("The {which} agent did not answer in time."),
+        ),
+        AskError::Busy => ApiError::unavailable("agent_busy", format!("The {which} agent has too many questions.")),
+        AskError::Unreadable => {
+            ApiError::new(StatusCode::BAD_GATEWAY, "agent_failed", format!("The {which} agent answered nonsense."))
+        }
+    }
 }
 
 impl From<CreateError> for ApiError {
