@@ -80,7 +80,7 @@ impl Ports {
     }
 }
 
-/// Every URL of the API.
+/// Every URL of the API except the agents' session, which the gateway adds before these.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
         // For orchestrators and dashboards, without credentials.
@@ -101,10 +101,6 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/v1/agents/provision").route(web::post().to(agents::provision)))
         .service(web::resource("/v1/agents").route(web::get().to(agents::list)))
         .service(web::resource("/v1/agents/online").route(web::get().to(agents::online)))
-        .service(
-            web::resource(schemas::frames::SESSION_PATH)
-                .route(web::get().to(crate::gateway::session::open)),
-        )
         .service(
             web::resource("/v1/agents/{id}")
                 .route(web::get().to(agents::get))
