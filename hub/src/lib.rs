@@ -3,7 +3,9 @@
 pub mod actors;
 pub mod clock;
 pub mod event_log;
+pub mod gateway;
 pub mod running;
 pub mod secrets;
 pub mod settings;
 pub mod streams;
+pub mod tunnel_ports;
