@@ -12,7 +12,7 @@ use tokio::{
 ///
 /// # Errors
 /// The socket's.
-pub async fn write(socket: &mut TcpStream, frame: &Frame) -> io::Result<()> {
+pub(crate) async fn write(socket: &mut TcpStream, frame: &Frame) -> io::Result<()> {
     let bytes = frame.encode().map_err(io::Error::other)?;
     socket.write_all(&bytes).await
 }
@@ -21,7 +21,7 @@ pub async fn write(socket: &mut TcpStream, frame: &Frame) -> io::Result<()> {
 ///
 /// # Errors
 /// The socket's; [`io::ErrorKind::InvalidData`] for what is no frame.
-pub async fn read(socket: &mut TcpStream) -> io::Result<Frame> {
+pub(crate) async fn read(socket: &mut TcpStream) -> io::Result<Frame> {
     let broken = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
     let mut header = [0; HEADER_BYTES];
     socket.read_exact(&mut header).await?;

@@ -26,7 +26,7 @@ use domain::{
     agent::DisconnectReason,
     ids::{AgentId, TunnelId},
 };
-use projections::routes::{Entry, Routes};
+use projections::routes::Routes;
 use tokio::{runtime::Handle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -207,7 +207,7 @@ impl Gateway {
         let serves = entry.state.open().map(|details| details.created.agent_id);
         // Moved to another agent in between: the caller's next try finds it there.
         if serves == Some(agent) {
-            Ok(Admitted { entry, agent, tokens: [of_tunnel, of_agent, self.stopped().clone()] })
+            Ok(Admitted { agent, tokens: [of_tunnel, of_agent, self.stopped().clone()] })
         } else {
             Err(Denied::TunnelGone)
         }
@@ -217,7 +217,6 @@ impl Gateway {
 /// A stream to a tunnel may start.
 #[derive(Debug)]
 pub(crate) struct Admitted {
-    pub(crate) entry: Arc<Entry<domain::tunnel::Tunnel>>,
     pub(crate) agent: AgentId,
     pub(crate) tokens: [CancellationToken; 3],
 }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 /// The pool. Who finds it empty waits in line for the next connection.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     idle_max: usize,
     waiting_max: usize,
     inner: Mutex<Inner>,
@@ -23,7 +23,7 @@ struct Inner {
 
 /// What asking for a connection gives.
 #[derive(Debug)]
-pub enum Taken {
+pub(crate) enum Taken {
     /// A connection that was alive a moment ago.
     Warm(TcpStream),
     /// None is idle: the next one to arrive. An error of the receiver: the pool was closed.
@@ -36,12 +36,12 @@ pub enum Taken {
 
 impl Pool {
     /// At most `idle_max` connections are kept, and at most `waiting_max` openers wait.
-    pub fn new(idle_max: usize, waiting_max: usize) -> Self {
+    pub(crate) fn new(idle_max: usize, waiting_max: usize) -> Self {
         Self { idle_max, waiting_max, inner: Mutex::default() }
     }
 
     /// Hands in a connection: to the first in line, else among the idle ones; closes it when there are enough.
-    pub fn offer(&self, mut socket: TcpStream) {
+    pub(crate) fn offer(&self, mut socket: TcpStream) {
         let mut inner = self.inner.lock();
         if inner.closed {
             return;
@@ -59,7 +59,7 @@ impl Pool {
 
     /// Takes the newest idle connection that is alive (the oldest are likeliest to have died on the way), or a place
     /// in line.
-    pub fn take(&self) -> Taken {
+    pub(crate) fn take(&self) -> Taken {
         let mut inner = self.inner.lock();
         if inner.closed {
             return Taken::Closed;
@@ -80,15 +80,15 @@ impl Pool {
     }
 
     /// Closes every idle connection and sends those in line away.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut inner = self.inner.lock();
         inner.closed = true;
         inner.idle.clear();
         inner.waiting.clear();
     }
 
-    /// How many connections are idle.
-    pub fn idle(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn idle(&self) -> usize {
         self.inner.lock().idle.len()
     }
 }

@@ -8,19 +8,19 @@ use schemas::frames::{
 
 /// A preface that was read and not yet believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Preface {
-    pub session: SessionId,
-    pub counter: u64,
-    pub purpose: Purpose,
-    pub proof: [u8; 32],
+pub(crate) struct Preface {
+    pub(crate) session: SessionId,
+    pub(crate) counter: u64,
+    pub(crate) purpose: Purpose,
+    pub(crate) proof: [u8; 32],
     /// How many bytes it took; what follows belongs to the stream.
-    pub length: usize,
+    pub(crate) length: usize,
 }
 
 /// The bytes are no preface of a data connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a data connection's preface: {0}")]
-pub struct Malformed(&'static str);
+pub(crate) struct Malformed(&'static str);
 
 /// The most headers that a proxy on the way may bring it to.
 const HEADERS_MAX: usize = 32;
@@ -29,7 +29,7 @@ const HEADERS_MAX: usize = 32;
 ///
 /// # Errors
 /// [`Malformed`] also when there are more than [`BYTES_MAX`] bytes without an end.
-pub fn parse(bytes: &[u8]) -> Result<Option<Preface>, Malformed> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Preface>, Malformed> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
@@ -72,7 +72,7 @@ fn decimal(text: &str) -> Option<u64> {
 
 /// Which counters of a session were used: the last [`COUNTER_WINDOW`], and none below.
 #[derive(Debug)]
-pub struct Window {
+pub(crate) struct Window {
     highest: u64,
     /// The bit of counter `n` is at `n % COUNTER_WINDOW`.
     used: [u64; WORDS],
@@ -88,7 +88,7 @@ impl Default for Window {
 
 impl Window {
     /// Uses a counter up. `false`: it was used before, or is too old to know. Counters start at 1.
-    pub fn take(&mut self, counter: u64) -> bool {
+    pub(crate) fn take(&mut self, counter: u64) -> bool {
         if counter == 0 || self.highest.saturating_sub(counter) >= COUNTER_WINDOW {
             return false;
         }
