@@ -4,10 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    names::{NAME_CHARS_MAX, Name},
-    policy::ports::protected_engine,
-};
+use crate::{names::NAME_CHARS_MAX, policy::ports::protected_engine};
 
 mod host;
 pub use host::InvalidHost;
@@ -200,15 +197,15 @@ pub fn default_name(port: u16) -> String {
     known.to_owned()
 }
 
-/// The n-th try of a name that must be unique: itself, then `name-2`, `name-3`, cut so that it stays a [`Name`].
-pub fn numbered(name: &Name, n: u32) -> Name {
-    if n <= 1 {
-        return name.clone();
+/// The n-th try of a name that must be unique: itself, then `name-2`, `name-3`, cut so that it stays a
+/// [`Name`](crate::names::Name) when it was one.
+pub fn numbered(name: &str, number: usize) -> String {
+    if number <= 1 {
+        return name.to_owned();
     }
-    let suffix = format!("-{n}");
-    let kept: String = name.as_str().chars().take(NAME_CHARS_MAX - suffix.len()).collect();
-    Name::parse(&format!("{}{suffix}", kept.trim_end()))
-        .expect("a name's beginning with ASCII after it, at most as long")
+    let suffix = format!("-{number}");
+    let kept: String = name.chars().take(NAME_CHARS_MAX - suffix.len()).collect();
+    format!("{}{suffix}", kept.trim_end())
 }
 
 /// A database whose queries a share can serve.

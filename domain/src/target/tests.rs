@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::names::Name;
 
 fn parsed(text: &str) -> Target {
     Target::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -146,15 +147,13 @@ fn a_tunnel_without_a_name_is_called_by_its_port() {
 
 #[test]
 fn a_taken_name_is_numbered_within_100_characters() {
-    let name = |text: &str| Name::parse(text).unwrap();
-    assert_eq!(numbered(&name("web"), 1), name("web"));
-    assert_eq!(numbered(&name("web"), 2), name("web-2"));
-    assert_eq!(numbered(&name("web"), 13), name("web-13"));
-    let long = name(&"\u{e9}".repeat(100));
-    assert_eq!(numbered(&long, 2), name(&format!("{}-2", "\u{e9}".repeat(98))));
-    let spaced = name(&format!("{} x", "a".repeat(97)));
-    assert_eq!(numbered(&spaced, 222), name(&format!("{}-222", "a".repeat(96))));
-    assert_eq!(numbered(&long, u32::MAX).as_str().chars().count(), 100);
+    assert_eq!(numbered("web", 1), "web");
+    assert_eq!(numbered("web", 2), "web-2");
+    assert_eq!(numbered("web", 13), "web-13");
+    let long = "\u{e9}".repeat(100);
+    assert_eq!(numbered(&long, 2), format!("{}-2", "\u{e9}".repeat(98)));
+    let spaced = format!("{} x", "a".repeat(96));
+    assert_eq!(numbered(&spaced, 222), format!("{}-222", "a".repeat(96)));
 }
 
 #[test]
@@ -229,9 +228,9 @@ proptest! {
     }
 
     #[test]
-    fn every_numbered_name_is_a_name(text in "\\PC{1,100}", n in any::<u32>()) {
-        if let Ok(name) = Name::parse(&text) {
-            let _numbered = numbered(&name, n);
+    fn every_numbered_name_is_a_name(text in "\\PC{1,100}", number in any::<usize>()) {
+        if Name::parse(&text).is_ok() {
+            prop_assert!(Name::parse(&numbered(&text, number)).is_ok());
         }
     }
 }
