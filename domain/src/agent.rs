@@ -307,6 +307,10 @@ impl Aggregate for Agent {
         }
     }
 
+    fn workspace(&self) -> Option<WorkspaceId> {
+        self.registered.as_ref().map(|registered| registered.workspace_id)
+    }
+
     fn from_event(event: event::Event) -> Option<Event> {
         if let event::Event::Agent(event) = event { Some(event) } else { None }
     }

@@ -4,9 +4,9 @@
 ///
 /// `decide` holds every business `if`; `evolve` only remembers: it never refuses, never fails and never asks
 /// anything outside its two arguments, so that replay gives the same state for ever.
-pub trait Aggregate: Default + Clone + Send + Sync + 'static {
+pub trait Aggregate: Default + Clone + Send + Sync + Unpin + 'static {
     /// What it can be asked to do; carries the time and any fresh ids.
-    type Command: Send + 'static;
+    type Command: Clone + Send + 'static;
     /// What can have happened to it.
     type Event: Clone + Send + Sync + 'static;
     /// The facts that can stand in the way.
@@ -23,6 +23,10 @@ pub trait Aggregate: Default + Clone + Send + Sync + 'static {
 
     /// Remembers an event.
     fn evolve(&mut self, event: &Self::Event);
+
+    /// The workspace it belongs to, once it exists; `None` also for what is unique over all workspaces (claims).
+    /// The hub compares it with the caller's before it lets a command in.
+    fn workspace(&self) -> Option<crate::ids::WorkspaceId>;
 
     /// Lifts a general event out of a stream of this aggregate; `None` for one of another kind.
     fn from_event(event: crate::event::Event) -> Option<Self::Event>;

@@ -200,6 +200,10 @@ impl Aggregate for Claim {
         }
     }
 
+    fn workspace(&self) -> Option<WorkspaceId> {
+        None
+    }
+
     fn from_event(event: event::Event) -> Option<Event> {
         if let event::Event::Claim(event) = event { Some(event) } else { None }
     }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::{
     aggregate::Aggregate,
     event::{self, Read, json, parse},
+    ids::WorkspaceId,
 };
 
 /// A node began a new life: every session of its earlier boots is over.
@@ -75,6 +76,10 @@ impl Aggregate for Node {
             Event::Started(started) => self.boot = Some(started.boot),
         }
     }
+    fn workspace(&self) -> Option<WorkspaceId> {
+        None
+    }
+
     fn from_event(event: event::Event) -> Option<Event> {
         if let event::Event::Node(event) = event { Some(event) } else { None }
     }

@@ -172,6 +172,10 @@ impl Aggregate for Share {
         }
     }
 
+    fn workspace(&self) -> Option<WorkspaceId> {
+        self.created.as_ref().map(|created| created.workspace_id)
+    }
+
     fn from_event(event: event::Event) -> Option<Event> {
         if let event::Event::Share(event) = event { Some(event) } else { None }
     }

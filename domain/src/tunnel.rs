@@ -297,6 +297,13 @@ impl Aggregate for Tunnel {
         }
     }
 
+    fn workspace(&self) -> Option<WorkspaceId> {
+        match self {
+            Self::Unknown => None,
+            Self::Open(details) | Self::Closed(details) => Some(details.created.workspace_id),
+        }
+    }
+
     fn from_event(event: event::Event) -> Option<Event> {
         if let event::Event::Tunnel(event) = event { Some(event) } else { None }
     }

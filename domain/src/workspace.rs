@@ -184,6 +184,10 @@ impl Aggregate for Workspace {
         }
     }
 
+    fn workspace(&self) -> Option<WorkspaceId> {
+        self.created.as_ref().map(|created| created.workspace_id)
+    }
+
     fn from_event(event: event::Event) -> Option<Event> {
         if let event::Event::Workspace(event) = event { Some(event) } else { None }
     }

@@ -1,0 +1,231 @@
+//! The one way to execute a command: finds or starts the actor that owns the aggregate, and asks it.
+
+use std::{fmt, sync::Arc};
+
+use actix::{Actor, Addr, ArbiterHandle, MailboxError};
+use dashmap::DashMap;
+use domain::{
+    agent::{self, Agent},
+    aggregate::Aggregate,
+    claim::{self, Claim},
+    ids::{AgentId, EventId, RequestId, ShareId, TunnelId, WorkspaceId},
+    node::{self, Node},
+    recorded::{Actor as Author, SYSTEM_WORKSPACE, StreamName},
+    share::{self, Share},
+    tunnel::{self, Tunnel},
+    workspace::{self, Workspace},
+};
+
+use super::aggregate::{AggregateActor, Deps, Execute};
+
+/// Who asks, in which workspace, and because of what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    pub workspace: WorkspaceId,
+    pub actor: Author,
+    pub request: Option<RequestId>,
+    /// The event that this command follows from.
+    pub causation: Option<EventId>,
+}
+
+impl Who {
+    /// A part of the hub itself, on behalf of a workspace.
+    pub fn hub(workspace: WorkspaceId, role: &str) -> Self {
+        Self { workspace, actor: Author::System(role.to_owned()), request: None, causation: None }
+    }
+    /// A part of the hub about the hub.
+    pub fn system(role: &str) -> Self {
+        Self::hub(SYSTEM_WORKSPACE, role)
+    }
+}
+
+/// The command's events are durable and visible in `Routes` (or nothing new had to happen).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// Views that have reached this position show it.
+    pub position: u64,
+    /// The stream's revision: the ETag.
+    pub revision: u64,
+}
+
+/// Why a command was not done, split by what the caller can do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError<R> {
+    /// A fact stands in the way.
+    #[error("refused")]
+    Rejected(R),
+    /// It belongs to another workspace, which is to say: it does not exist.
+    #[error("not found")]
+    NotFound,
+    /// Others were faster three times, or too many wait. Try again.
+    #[error("too many commands for one aggregate at once")]
+    Busy,
+    /// The log takes no writes or cannot be read. Certainly not done.
+    #[error("the event log is unavailable: {0}")]
+    Unavailable(String),
+    /// The log refused the shape of the append. Certainly not done; a bug.
+    #[error("the event log refused the append: {0}")]
+    Refused(String),
+    /// Perhaps done. Look before trying again.
+    #[error("it is not known whether the command was done: {0}")]
+    InDoubt(String),
+}
+
+type Directory<A> = DashMap<StreamName, Addr<AggregateActor<A>>>;
+
+/// Executes commands. Cheap to clone; may be asked from any thread.
+#[derive(Clone)]
+pub struct Executor(Arc<Inner>);
+
+struct Inner {
+    deps: Arc<Deps>,
+    arbiters: Vec<ArbiterHandle>,
+    workspaces: Directory<Workspace>,
+    agents: Directory<Agent>,
+    tunnels: Directory<Tunnel>,
+    shares: Directory<Share>,
+    claims: Directory<Claim>,
+    nodes: Directory<Node>,
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor").finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    /// Aggregates' actors will live on `arbiters`, spread by stream.
+    ///
+    /// # Panics
+    /// Without any arbiter: start-up's mistake.
+    pub fn new(deps: Arc<Deps>, arbiters: Vec<ArbiterHandle>) -> Self {
+        assert!(!arbiters.is_empty(), "actors need an arbiter to live on");
+        Self(Arc::new(Inner {
+            deps,
+            arbiters,
+            workspaces: DashMap::new(),
+            agents: DashMap::new(),
+            tunnels: DashMap::new(),
+            shares: DashMap::new(),
+            claims: DashMap::new(),
+            nodes: DashMap::new(),
+        }))
+    }
+
+    pub async fn workspace(
+        &self,
+        id: WorkspaceId,
+        who: Who,
+        command: workspace::Command,
+    ) -> Result<Done, ExecuteError<workspace::Rejection>> {
+        self.execute(&self.0.workspaces, StreamName::workspace(id), who, command).await
+    }
+    pub async fn agent(
+        &self,
+        id: AgentId,
+        who: Who,
+        command: agent::Command,
+    ) -> Result<Done, ExecuteError<agent::Rejection>> {
+        self.execute(&self.0.agents, StreamName::agent(id), who, command).await
+    }
+    pub async fn tunnel(
+        &self,
+        id: TunnelId,
+        who: Who,
+        command: tunnel::Command,
+    ) -> Result<Done, ExecuteError<tunnel::Rejection>> {
+        self.execute(&self.0.tunnels, StreamName::tunnel(id), who, command).await
+    }
+    pub async fn share(
+        &self,
+        id: ShareId,
+        who: Who,
+        command: share::Command,
+    ) -> Result<Done, ExecuteError<share::Rejection>> {
+        self.execute(&self.0.shares, StreamName::share(id), who, command).await
+    }
+    /// `stream` comes from [`StreamName::claim`].
+    pub async fn claim(
+        &self,
+        stream: StreamName,
+        who: Who,
+        command: claim::Command,
+    ) -> Result<Done, ExecuteError<claim::Rejection>> {
+        self.execute(&self.0.claims, stream, who, command).await
+    }
+    pub async fn node(
+        &self,
+        name: &str,
+        who: Who,
+        command: node::Command,
+    ) -> Result<Done, ExecuteError<node::Rejection>> {
+        self.execute(&self.0.nodes, StreamName::node(name), who, command).await
+    }
+
+    /// How many aggregates are awake.
+    pub fn awake(&self) -> usize {
+        let inner = &self.0;
+        inner.workspaces.len()
+            + inner.agents.len()
+            + inner.tunnels.len()
+            + inner.shares.len()
+            + inner.claims.len()
+            + inner.nodes.len()
+    }
+
+    /// Forgets the addresses of aggregates that went to sleep: called by the timekeeper now and then.
+    pub fn forget_sleepers(&self) {
+        let inner = &self.0;
+        inner.workspaces.retain(|_, addr| addr.connected());
+        inner.agents.retain(|_, addr| addr.connected());
+        inner.tunnels.retain(|_, addr| addr.connected());
+        inner.shares.retain(|_, addr| addr.connected());
+        inner.claims.retain(|_, addr| addr.connected());
+        inner.nodes.retain(|_, addr| addr.connected());
+    }
+
+    async fn execute<A>(
+        &self,
+        directory: &Directory<A>,
+        stream: StreamName,
+        who: Who,
+        command: A::Command,
+    ) -> Result<Done, ExecuteError<A::Rejection>>
+    where
+        A: Aggregate,
+    {
+        // An actor may fall asleep between the look-up and the question; then a new one is asked. Twice asleep in a
+        // row means that the hub is stopping.
+        for _ in 0..2 {
+            let addr = self.find_or_start(directory, &stream);
+            match addr.send(Execute { who: who.clone(), command: command.clone() }).await {
+                Ok(answer) => return answer,
+                Err(MailboxError::Timeout) => return Err(ExecuteError::Busy),
+                Err(MailboxError::Closed) => {}
+            }
+        }
+        Err(ExecuteError::InDoubt("the hub is stopping".to_owned()))
+    }
+
+    fn find_or_start<A: Aggregate>(
+        &self,
+        directory: &Directory<A>,
+        stream: &StreamName,
+    ) -> Addr<AggregateActor<A>> {
+        if let Some(addr) = directory.get(stream).filter(|addr| addr.connected()) {
+            return addr.clone();
+        }
+        let mut slot = directory.entry(stream.clone()).or_insert_with(|| self.start(stream));
+        if !slot.connected() {
+            *slot = self.start(stream);
+        }
+        slot.clone()
+    }
+
+    fn start<A: Aggregate>(&self, stream: &StreamName) -> Addr<AggregateActor<A>> {
+        let actor = AggregateActor::<A>::new(stream.clone(), Arc::clone(&self.0.deps));
+        let place = crc32fast::hash(stream.as_str().as_bytes()) as usize % self.0.arbiters.len();
+        AggregateActor::start_in_arbiter(&self.0.arbiters[place], move |_| actor)
+    }
+}

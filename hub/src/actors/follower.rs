@@ -1,0 +1,1 @@
+//! The consequences of facts, by following the log.

@@ -1,0 +1,71 @@
+use super::*;
+
+fn settings(args: &[&str]) -> Settings {
+    let Command::Serve(serve) = Cli::parse_from([&["hub", "serve"], args].concat()).command else {
+        panic!("not serve")
+    };
+    serve.settings
+}
+
+#[test]
+fn a_file_sets_what_neither_flag_nor_variable_does() {
+    let flags = flags_of_file(
+        "banner = false\nlimit_share_per_min = 7\ntrusted_proxies = [\"10.0.0.0/8\", \"::1/128\"]\nlisten = \"127.0.0.1:1\"",
+        |name| name == "HUB_LISTEN",
+    )
+    .unwrap();
+    let flags: Vec<&str> = flags.iter().map(|flag| flag.to_str().unwrap()).collect();
+    assert!(!flags.iter().any(|flag| flag.starts_with("--listen=")), "a variable is stronger: {flags:?}");
+    let read = settings(&[flags.as_slice(), &["--limit-share-per-min", "9"]].concat());
+    assert_eq!(read.banner, Switch::Off);
+    assert_eq!(read.limit_share_per_min, 9, "what was typed is stronger");
+    assert_eq!(read.trusted_proxies.len(), 2);
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_it() {
+    for text in ["bannner = \"off\"", "config = \"x\"", "help = true"] {
+        let error = flags_of_file(text, |_| false).unwrap_err().to_string();
+        assert!(error.contains("is no setting"), "{error}");
+    }
+    assert!(flags_of_file("banner = 1.5", |_| false).is_err());
+    assert!(flags_of_file("banner = [", |_| false).is_err());
+}
+
+#[test]
+fn the_example_names_every_setting_and_is_a_valid_file() {
+    let example = example();
+    let filled: String = example
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|l| l.contains(" = ") && !l.starts_with(' ')).unwrap_or(""))
+        .filter(|l| !l.ends_with("\"\""))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let flags = flags_of_file(&filled, |_| false).unwrap();
+    assert!(flags.len() > 15, "{flags:?}");
+    let flags: Vec<&str> =
+        flags.iter().map(|flag| flag.to_str().unwrap()).filter(|f| !f.ends_with('=')).collect();
+    let read = settings(&flags);
+    assert_eq!(read.tunnel_ports, 10_000..=31_999);
+}
+
+#[test]
+fn the_checked_in_example_is_what_the_hub_prints() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/config/hub.example.toml");
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        std::fs::write(path, example()).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        example(),
+        "run with UPDATE_GOLDENS=1 and look at the diff"
+    );
+}
+
+#[test]
+fn a_port_range_has_two_ports_the_smaller_first() {
+    assert_eq!(port_range("1-2"), Ok(1..=2));
+    for text in ["", "1", "2-1", "0-5", "1-65536", "a-b"] {
+        assert!(port_range(text).is_err(), "{text}");
+    }
+}
