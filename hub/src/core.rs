@@ -45,12 +45,19 @@ impl Core {
     /// # Errors
     /// The directory is in use by another hub, the log is damaged, or the disk says no.
     pub async fn open(data: &Path) -> Result<Self> {
+        Self::open_at(data, Arc::new(SystemClock)).await
+    }
+
+    /// The same with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As [`Core::open`].
+    pub async fn open_at(data: &Path, clock: SharedClock) -> Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(data)
             .with_context(|| format!("while creating the data directory {}", data.display()))?;
-        let clock: SharedClock = Arc::new(SystemClock);
         let (segments, keyring) = open_log(data)?;
         let log: SharedLog = segments.clone();
         let routes = Arc::new(load_routes(&log).await.context("while reading the event log")?);

@@ -33,6 +33,7 @@ use crate::{
         timekeeper::Timekeeper,
     },
     api::{self, Ports, body::BODY_BYTES_MAX, problems},
+    clock::{SharedClock, SystemClock},
     core::Core,
     creation::{Creator, PortPool},
     edge::{self, Edge},
@@ -46,7 +47,7 @@ use crate::{
     readers::Views,
     running::Running,
     settings::Settings,
-    tunnel_ports::TunnelPorts,
+    tunnel_ports::{TunnelPortSettings, TunnelPorts},
 };
 
 /// How many addresses, keys and shares the limiter knows at once; further ones share by address prefix.
@@ -60,7 +61,7 @@ pub struct Hub {
     pub edge_addr: SocketAddr,
     settings: Arc<Settings>,
     edge: Edge,
-    tunnel_ports: Arc<TunnelPorts>,
+    tunnel_ports: TunnelPorts,
     api: actix_server::ServerHandle,
     data_plane: runtime::Runtime,
     tasks: TaskTracker,
@@ -89,10 +90,18 @@ impl Hub {
     /// # Errors
     /// The data directory is in use, the log is damaged, an address cannot be bound.
     pub async fn start(settings: Settings, free_ports: bool) -> Result<Self> {
+        Self::start_at(settings, free_ports, Arc::new(SystemClock)).await
+    }
+
+    /// The same with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As [`Hub::start`].
+    pub async fn start_at(settings: Settings, free_ports: bool, clock: SharedClock) -> Result<Self> {
         let started = Instant::now();
         let settings = Arc::new(settings);
         let data = settings.data.path.clone();
-        let core = Core::open(&data).await?;
+        let core = Core::open_at(&data, clock).await?;
         let boot = Uuid::now_v7();
         let begun = NodeStarted {
             node: settings.node.clone(),
@@ -129,7 +138,21 @@ impl Hub {
             runtime: data_plane.handle().clone(),
             settings: GatewaySettings { open_timeout_ms: settings.open_timeout_ms, ..GatewaySettings::default() },
         });
-        let tunnel_ports = tunnel_ports(&core, &settings, &gateway, &running, &data_plane);
+        let tunnel_ports = TunnelPorts::new(
+            gateway.clone(),
+            TunnelPortSettings {
+                private_address: settings.tunnel_bind,
+                public_address: settings.public_tunnel_bind,
+                ..TunnelPortSettings::default()
+            },
+        );
+        let refused = data_plane.spawn({
+            let tunnel_ports = tunnel_ports.clone();
+            async move { tunnel_ports.sync_all().await }
+        });
+        for (tunnel, refusal) in refused.await.context("while opening the tunnels' ports")? {
+            tracing::warn!(%tunnel, error = %refusal, "a tunnel's port does not listen");
+        }
 
         let edge_listener = bind(settings.edge_listen, free_ports)
             .with_context(|| format!("while binding the edge's address {}", settings.edge_listen))?;
@@ -141,7 +164,7 @@ impl Hub {
             settings.link_base_url.as_deref(),
             settings.base_domain.as_deref(),
         );
-        let edge = edge::start(edge_listener, &settings, edge_deps(&core, &gateway, &running, &limiter, boot))
+        let edge = edge::start(edge_listener, &settings, ())
             .context("while starting the share edge")?;
 
         let creator = Arc::new(Creator {
@@ -186,7 +209,7 @@ impl Hub {
             executor: core.executor.clone(),
             creator,
             gateway: gateway.clone(),
-            tunnel_ports: Arc::clone(&tunnel_ports),
+            tunnel_ports: tunnel_ports.clone(),
             running,
             timekeeper: Arc::clone(&timekeeper),
         });
@@ -243,7 +266,7 @@ impl Hub {
         tracing::info!("draining");
         self.ports.draining.store(true, Ordering::SeqCst);
         self.ports.gateway.drain();
-        self.tunnel_ports.close();
+        self.tunnel_ports.close().await;
         // Visitors first: their answers still need the agents.
         self.edge.drain(limit).await;
         self.api.stop(true).await;

@@ -53,7 +53,7 @@ pub struct Ports {
     pub recorder: Arc<Recorder>,
     pub links: Links,
     pub metrics: Arc<Metrics>,
-    pub limits: Arc<crate::limits::Limits>,
+    pub limits: Arc<crate::limits::Limiter>,
     pub started: Instant,
     pub draining: Arc<std::sync::atomic::AtomicBool>,
     /// When each key was used last, as far as this process knows.
