@@ -194,11 +194,8 @@ impl World {
         id
     }
     pub(crate) fn start_node(&mut self, boot: u8) {
-        let started = NodeStarted {
-            node: "hub-1".to_owned(),
-            boot: id(u128::from(boot)),
-            version: "0.1.0".to_owned(),
-        };
+        let started =
+            NodeStarted { node: "hub-1".to_owned(), boot: id(u128::from(boot)), version: "0.1.0".to_owned() };
         let system = domain::recorded::SYSTEM_WORKSPACE;
         self.tell::<Node>(&StreamName::node("hub-1"), system, &node::Command::Start(started));
     }
@@ -295,7 +292,7 @@ impl World {
             let mut access = self.access([200, 404, 500, 403][usize::from((flavour + place) % 4)]);
             access.denied = (access.status_code == 403).then_some(Denied::PathNotAllowed);
             access.repeat = (flavour % 7 == 6).then_some(4);
-            access.running = (flavour + place) % 6 == 0;
+            access.running = (flavour + place).is_multiple_of(6);
             accesses.push(access);
         }
         let completions = self
@@ -305,8 +302,12 @@ impl World {
             .map(|found| self.running.remove(found).1)
             .into_iter()
             .collect();
-        let running: Vec<usize> =
-            accesses.iter().enumerate().filter(|(_, access)| access.running).map(|(place, _)| place).collect();
+        let running: Vec<usize> = accesses
+            .iter()
+            .enumerate()
+            .filter(|(_, access)| access.running)
+            .map(|(place, _)| place)
+            .collect();
         let event_id = self.visit(share, share, accesses, completions);
         for place in running {
             let completion = Completion {
@@ -326,7 +327,7 @@ impl World {
         let now = self.now();
         match kind {
             0 => self.create_workspace(a % 2),
-            1 => self.create_key(a % 6, (b % 3 == 0).then_some(3_600_000)),
+            1 => self.create_key(a % 6, b.is_multiple_of(3).then_some(3_600_000)),
             2 => {
                 let revoke = workspace::Command::RevokeKey { key_id: key_id(a % 6) };
                 self.workspace(a % 2, &revoke);
@@ -335,7 +336,7 @@ impl World {
                 let mut token = self.token(b, Some(a % 2 + 2 * (b % 3)), 86_400_000);
                 // As claims and randomness see to it: no two have the same.
                 token.token_hash = format!("{a:02x}{b:02x}").repeat(16);
-                self.register(a % 6, if b % 2 == 0 { "laptop" } else { "ci" }, token);
+                self.register(a % 6, if b.is_multiple_of(2) { "laptop" } else { "ci" }, token);
             }
             5 => {
                 self.connect(a % 6, b % 3);
@@ -344,19 +345,20 @@ impl World {
                 let session_id = SessionId::new(id(0x600 + u128::from(self.epoch)));
                 self.agent(a % 6, &agent::Command::Disconnect { session_id, reason: DisconnectReason::Lost });
             }
-            7 if b % 4 == 0 => self.agent(a % 6, &agent::Command::Delete),
+            7 if b.is_multiple_of(4) => self.agent(a % 6, &agent::Command::Delete),
             7 => self.start_node(b % 3),
             8 | 9 => {
                 // The agent is of the tunnel's own workspace.
-                self.create_tunnel(a % 12, a % 2 + 2 * (b % 3), (b % 4 == 0).then_some(7_200_000));
+                self.create_tunnel(a % 12, a % 2 + 2 * (b % 3), b.is_multiple_of(4).then_some(7_200_000));
             }
             10 => {
                 let update = TunnelUpdated {
-                    name: (b % 2 == 0).then(|| name(&format!("renamed-{a}-{}", b % 5))),
-                    metadata: (b % 3 == 0)
+                    name: b.is_multiple_of(2).then(|| name(&format!("renamed-{a}-{}", b % 5))),
+                    metadata: b
+                        .is_multiple_of(3)
                         .then(|| [("team".to_owned(), serde_json::json!(b))].into_iter().collect()),
-                    agent_id: (b % 5 == 0).then(|| agent_id(a % 2 + 2 * (b % 3))),
-                    target: (b % 7 == 0).then(|| Target { host: "::1".to_owned(), port: 8080 }),
+                    agent_id: b.is_multiple_of(5).then(|| agent_id(a % 2 + 2 * (b % 3))),
+                    target: b.is_multiple_of(7).then(|| Target { host: "::1".to_owned(), port: 8080 }),
                     protocol: (b % 2 == 1).then_some(Protocol::Tcp),
                     is_public: (b % 3 == 1).then_some(true),
                 };
@@ -376,9 +378,9 @@ impl World {
                 };
                 self.tunnel(a % 12, &command);
             }
-            12 => self.create_share(a % 16, a % 12 / 2 * 2 + a % 2, (b % 2 == 0).then_some(3_600_000)),
+            12 => self.create_share(a % 16, a % 12 / 2 * 2 + a % 2, b.is_multiple_of(2).then_some(3_600_000)),
             13 => {
-                let command = if b % 2 == 0 {
+                let command = if b.is_multiple_of(2) {
                     share::Command::Revoke { reason: RevokeReason::Requested }
                 } else {
                     share::Command::Expire { now }

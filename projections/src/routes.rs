@@ -299,7 +299,7 @@ fn fold<K: Eq + Hash, A: Aggregate>(
     }));
 }
 
-fn id_of<T: std::str::FromStr>(stream: &StreamName, prefix: &str) -> Option<T> {
+pub(crate) fn id_of<T: std::str::FromStr>(stream: &StreamName, prefix: &str) -> Option<T> {
     stream.as_str().strip_prefix(prefix)?.parse().ok()
 }
 

@@ -159,19 +159,17 @@ fn try_open(path: &Path, layout: &str, log_id: Uuid) -> rusqlite::Result<Option<
 
 fn damaged(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode;
-    match error {
+    if let rusqlite::Error::SqliteFailure(failure, _) = error {
         // `Unknown` is "no such column": a file of another layout that happens to have a `meta`.
-        rusqlite::Error::SqliteFailure(failure, _) => matches!(
-            failure.code,
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown
-        ),
-        other => matches!(
-            other,
-            rusqlite::Error::SqlInputError { .. }
-                | rusqlite::Error::FromSqlConversionFailure(..)
-                | rusqlite::Error::InvalidColumnType(..)
-        ),
+        let codes = [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase, ErrorCode::Unknown];
+        return codes.contains(&failure.code);
     }
+    matches!(
+        error,
+        rusqlite::Error::SqlInputError { .. }
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+    )
 }
 
 /// Deletes a folder with everything in it and makes it again, empty.

@@ -171,13 +171,13 @@ impl AccessLogReader {
         tunnels: &[TunnelId],
     ) -> Result<Vec<Option<Timestamp>>, ViewError> {
         self.summary.with(|db| {
-            let mut statement = db
-                .prepare_cached("SELECT last_activity_at FROM tunnels WHERE tunnel = ?1 AND workspace = ?2")?;
+            let mut statement = db.prepare_cached(
+                "SELECT last_activity_at FROM tunnels WHERE tunnel = ?1 AND workspace = ?2",
+            )?;
             let mut times = Vec::with_capacity(tunnels.len());
             for tunnel in tunnels {
-                let found: Option<i64> = statement
-                    .query_row((tunnel.uuid(), workspace.uuid()), |row| row.get(0))
-                    .optional()?;
+                let found: Option<i64> =
+                    statement.query_row((tunnel.uuid(), workspace.uuid()), |row| row.get(0)).optional()?;
                 times.push(found.map(Timestamp::from_millis));
             }
             Ok(times)
@@ -276,9 +276,8 @@ impl Reading<'_> {
                  AND (recorded_at, seq) <= (?4, ?5) AND last_at >= ?6 AND first_at <= ?7
              ORDER BY recorded_at DESC, seq DESC",
         )?;
-        let (at, seq) = cursor.map_or((i64::MAX, i64::MAX), |place| {
-            (place.recorded_at, crate::view::position(place.seq))
-        });
+        let (at, seq) = cursor
+            .map_or((i64::MAX, i64::MAX), |place| (place.recorded_at, crate::view::position(place.seq)));
         let since = self.filter.since.map_or(i64::MIN, Timestamp::millis);
         let until = self.filter.until.map_or(i64::MAX, Timestamp::millis);
         let values = (self.share.uuid(), span.from, span.to, at, seq, since, until);
@@ -304,7 +303,8 @@ impl Reading<'_> {
         let decoded = Event::decode("share.accessed", packed.version, &packed.data);
         let Ok(Event::Access(access::Event::Accessed(accessed))) = decoded else { return Ok(None) };
         let mut visitors: Option<Vec<Visitor>> = None;
-        for (index, access) in accessed.accesses.iter().enumerate().rev().filter(|(index, _)| *index < below) {
+        for (index, access) in accessed.accesses.iter().enumerate().rev().filter(|(index, _)| *index < below)
+        {
             if !self.is_asked_for(access) {
                 continue;
             }

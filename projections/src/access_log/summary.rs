@@ -245,12 +245,7 @@ impl Gathered {
 }
 
 /// Remembers an access that still ran, with the bytes that totals have of it.
-fn note_running(
-    db: &Transaction<'_>,
-    event: EventId,
-    place: usize,
-    access: &Access,
-) -> rusqlite::Result<()> {
+fn note_running(db: &Transaction<'_>, event: EventId, place: usize, access: &Access) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR IGNORE INTO running VALUES (?1, ?2, 0, ?3, ?4, ?5, NULL)")?.execute((
         event.uuid(),
         small(place),
@@ -268,9 +263,9 @@ fn complete(db: &Transaction<'_>, completion: &Completion) -> rusqlite::Result<(
         .prepare_cached("SELECT bytes_in, bytes_out FROM running WHERE event = ?1 AND place = ?2")?
         .query_row(id, |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let ended_by = completion.ended_by.map(|ended_by| {
-        serde_json::to_string(&ended_by).expect("a plain enum").trim_matches('"').to_owned()
-    });
+    let ended_by = completion
+        .ended_by
+        .map(|ended_by| serde_json::to_string(&ended_by).expect("a plain enum").trim_matches('"').to_owned());
     db.prepare_cached("INSERT OR REPLACE INTO running VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6)")?.execute((
         id.0,
         id.1,
@@ -299,8 +294,7 @@ pub(super) fn end_of(db: &Connection, event: EventId, place: usize) -> rusqlite:
             latency_ms: row.get(0)?,
             bytes_in: unsigned(row.get(1)?),
             bytes_out: unsigned(row.get(2)?),
-            ended_by: ended_by
-                .and_then(|word| serde_json::from_value(serde_json::Value::String(word)).ok()),
+            ended_by: ended_by.and_then(|word| serde_json::from_value(serde_json::Value::String(word)).ok()),
         })
     })
     .optional()

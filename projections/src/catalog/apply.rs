@@ -1,8 +1,6 @@
 //! One event, a few rows: how the catalog remembers.
 
-use domain::{
-    agent, event::Event, node, recorded::Recorded, share, tunnel, workspace,
-};
+use domain::{agent, event::Event, node, recorded::Recorded, share, tunnel, workspace};
 use rusqlite::{Params, Transaction, named_params};
 use serde::Serialize;
 

@@ -341,7 +341,10 @@ fn events_of_an_unknown_type_are_skipped_and_counted() {
     let stream = domain::recorded::StreamName::parse("invoice-1").unwrap();
     world.record(stream, workspace_id(0), "invoice.sent", "{}", domain::recorded::Personal::None);
     let mut kept = kept(&world);
-    assert_eq!((kept.catalog.skipped(), kept.catalog.checkpoint()), (1, world.applied().last().unwrap().0.position));
+    assert_eq!(
+        (kept.catalog.skipped(), kept.catalog.checkpoint()),
+        (1, world.applied().last().unwrap().0.position)
+    );
     kept.catalog.apply(&world.applied()).unwrap();
     assert_eq!(kept.catalog.skipped(), 1, "seen twice, counted once");
 }
@@ -375,9 +378,8 @@ fn a_renamed_and_redirected_tunnel_waits_for_its_agent_again() {
     world.tunnel(2, &tunnel::Command::MarkConnected { session_id });
     let rename = TunnelUpdated { name: Some(name("new")), ..TunnelUpdated::default() };
     world.tunnel(2, &tunnel::Command::Update(rename));
-    let row = |world: &World| {
-        kept(world).catalog.reader().tunnel(workspace_id(0), tunnel_id(2)).unwrap().unwrap()
-    };
+    let row =
+        |world: &World| kept(world).catalog.reader().tunnel(workspace_id(0), tunnel_id(2)).unwrap().unwrap();
     assert_eq!(row(&world).condition, Condition::Connected(session_id), "a name changes no connection");
     let target = domain::target::Target { host: "localhost".to_owned(), port: 9 };
     let redirect = TunnelUpdated { target: Some(target), ..TunnelUpdated::default() };
