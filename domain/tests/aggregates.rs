@@ -2,6 +2,8 @@
 //!
 //! Commands and events are drawn from few ids, names and moments, so that they meet each other often.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it must be")]
+
 use std::fmt::Debug;
 
 use domain::{

@@ -3,6 +3,8 @@
 //! `UPDATE_GOLDENS=1 cargo test -p domain --test event_goldens every_event_type` writes missing and changed examples of
 //! the newest versions. A changed example of a released version is a mistake: see `docs/how-to/change-an-event.md`.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it must be")]
+
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use domain::{
