@@ -64,6 +64,7 @@ pub struct ShareRevoked {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareExpired {}
 
+#[expect(clippy::large_enum_variant, reason = "an event is moved once; a box would cost more than the move")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Created(ShareCreated),
@@ -97,6 +98,7 @@ impl Event {
 }
 
 /// What can be asked of a share.
+#[expect(clippy::large_enum_variant, reason = "a command is moved once; a box would cost more than the move")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Create { share: ShareCreated, now: Timestamp },
