@@ -8,6 +8,7 @@ pub mod error;
 pub mod health;
 pub mod idempotency;
 pub mod keys;
+pub mod limit;
 pub mod lists;
 pub mod present;
 pub mod problems;

@@ -14,7 +14,7 @@ use schemas::rest::{
     AccessLog, CreateShare, ServiceShareCreated, ShareCreated, ShareInfo, ShareInfoService, Shares, Success,
 };
 
-use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, lists, present, tunnels};
+use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists, present, tunnels};
 use crate::{creation::NewShare, secrets::sha256};
 
 /// `POST /v1/tunnels/:id/share`.
@@ -247,7 +247,12 @@ pub fn info_of(ports: &Ports, token: &str) -> Result<ShareInfo, ApiError> {
 }
 
 /// `GET /v1/shared/:token/info`, without credentials.
-pub async fn info(ports: web::Data<Ports>, token: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn info(
+    ports: web::Data<Ports>,
+    request: HttpRequest,
+    token: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    limit::count_public(&ports, &request)?;
     Ok(HttpResponse::Ok().json(info_of(&ports, &token)?))
 }
 
