@@ -227,7 +227,7 @@ fn accesses() -> access::ShareAccessed {
         denied: Some(Denied::PathNotAllowed),
         ended_by: None,
         repeat: Some(17),
-        ..left.clone()
+        ..left
     };
     let completion = Completion {
         event_id: id(40),
@@ -336,6 +336,44 @@ fn a_golden_with_a_field_of_another_type_is_no_event() {
             "{event_type}.v{version} from null: {read:?}"
         );
     }
+}
+
+#[test]
+fn only_these_fields_may_be_absent() {
+    let mut optional = Vec::new();
+    for ((event_type, version), golden) in goldens() {
+        let value: Value = serde_json::from_str(&golden).unwrap();
+        for field in value.as_object().unwrap().keys() {
+            let mut without = value.clone();
+            without.as_object_mut().unwrap().remove(field);
+            if Event::decode(&event_type, version, &without.to_string()).is_ok() {
+                optional.push(format!("{event_type}.v{version} {field}"));
+            }
+        }
+    }
+    let expected = [
+        "agent.registered.v1 clientType",
+        "agent.registered.v1 ephemeral",
+        "agent.token_issued.v1 label",
+        "agent.token_issued.v1 name",
+        "claim.released.v1 quarantinedUntil",
+        "key.created.v1 expiresAt",
+        "share.accessed.v1 completions",
+        "share.created.v1 allowedMethods",
+        "share.created.v1 allowedPaths",
+        "share.created.v1 description",
+        "share.created.v1 expiresAt",
+        "share.created.v1 rateLimitPerMin",
+        "share.created.v1 slugChosen",
+        "tunnel.created.v1 expiresAt",
+        "tunnel.updated.v1 agentId",
+        "tunnel.updated.v1 isPublic",
+        "tunnel.updated.v1 metadata",
+        "tunnel.updated.v1 name",
+        "tunnel.updated.v1 protocol",
+        "tunnel.updated.v1 target",
+    ];
+    assert_eq!(optional, expected);
 }
 
 #[test]
