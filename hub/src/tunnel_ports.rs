@@ -11,17 +11,13 @@ use std::{
     time::Duration,
 };
 
-use domain::{
-    ids::TunnelId,
-    target::Protocol,
-    tunnel::Details,
-};
+use domain::{ids::TunnelId, target::Protocol, tunnel::Details};
+use parking_lot::Mutex;
 use schemas::frames::StreamKind;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Mutex, Semaphore},
-    task::JoinHandle,
+    sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -82,16 +78,16 @@ struct Inner {
 #[derive(Debug)]
 struct Port {
     address: SocketAddr,
+    listener: Arc<TcpListener>,
     closing: CancellationToken,
-    accepting: JoinHandle<()>,
 }
 
 impl Port {
-    /// When this returns, the port refuses.
-    async fn close(self) {
+    /// When this returns, the port refuses; what it accepted goes on.
+    fn close(self) {
+        // A listening socket that is shut refuses at once, whenever its task comes to drop it.
+        let _ = SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
         self.closing.cancel();
-        // It ends by dropping the listener and does nothing in between.
-        let _ = self.accepting.await;
     }
 }
 
@@ -102,35 +98,41 @@ impl TunnelPorts {
     }
 
     /// Makes the tunnel's port as `Routes` says: to be called after every change of the tunnel. When it returns, the
-    /// port listens or refuses.
+    /// port listens or refuses; a port that the system does not give is told to the operator.
+    pub fn sync(&self, tunnel: TunnelId) {
+        if let Err(refused) = self.try_sync(tunnel) {
+            tracing::error!(%tunnel, %refused, "a tunnel has no port on this hub");
+        }
+    }
+
+    /// As [`TunnelPorts::sync`].
     ///
     /// # Errors
-    /// [`PortRefused`] when it should listen and the system refuses.
-    pub async fn sync(&self, tunnel: TunnelId) -> Result<(), PortRefused> {
-        let mut open = self.0.open.lock().await;
+    /// [`PortRefused`] when the port should listen and the system refuses.
+    pub fn try_sync(&self, tunnel: TunnelId) -> Result<(), PortRefused> {
+        let mut open = self.0.open.lock();
         // Read under the lock: the last of several changes is the one that counts.
         let wanted = self.wanted(tunnel);
         if open.get(&tunnel).map(|port| port.address) == wanted {
             return Ok(());
         }
         if let Some(port) = open.remove(&tunnel) {
-            port.close().await;
+            port.close();
         }
-        let Some(address) = wanted else { return Ok(()) };
-        let listener = listen(address)?;
-        open.insert(tunnel, self.accept_on(tunnel, address, listener)?);
+        if let Some(address) = wanted {
+            let listener = listen(address)?;
+            open.insert(tunnel, self.accept_on(tunnel, address, listener)?);
+        }
         Ok(())
     }
 
     /// Opens the port of every tunnel that should have one; those that the system refuses. For start-up.
-    pub async fn sync_all(&self) -> Vec<(TunnelId, PortRefused)> {
-        let mut refused = vec![];
-        for (tunnel, _) in self.0.gateway.parts().routes.all_tunnels() {
-            if let Err(refusal) = self.sync(tunnel).await {
-                refused.push((tunnel, refusal));
-            }
-        }
-        refused
+    pub fn sync_all(&self) -> Vec<(TunnelId, PortRefused)> {
+        let tunnels = self.0.gateway.parts().routes.all_tunnels();
+        tunnels
+            .into_iter()
+            .filter_map(|(tunnel, _)| self.try_sync(tunnel).err().map(|refused| (tunnel, refused)))
+            .collect()
     }
 
     /// Whether the system would give this port now, for a tunnel that does not exist yet.
@@ -144,10 +146,9 @@ impl TunnelPorts {
     }
 
     /// Closes every port. What runs through them goes on until [`Gateway::stop`].
-    pub async fn close(&self) {
-        let ports: Vec<Port> = self.0.open.lock().await.drain().map(|(_, port)| port).collect();
-        for port in ports {
-            port.close().await;
+    pub fn close(&self) {
+        for (_, port) in self.0.open.lock().drain() {
+            port.close();
         }
     }
 
@@ -180,12 +181,13 @@ impl TunnelPorts {
         let listener = {
             // Whoever calls, connections are accepted on the gateway's runtime.
             let _runtime = gateway.parts().runtime.enter();
-            TcpListener::from_std(listener).map_err(|error| PortRefused { port: address.port(), error })?
+            let adopted = TcpListener::from_std(listener);
+            Arc::new(adopted.map_err(|error| PortRefused { port: address.port(), error })?)
         };
         let closing = CancellationToken::new();
         let room = Arc::new(Semaphore::new(self.0.settings.connections_per_tunnel_max));
-        let accepting = gateway.spawn(accept(gateway.clone(), tunnel, listener, room, closing.clone()));
-        Ok(Port { address, closing, accepting })
+        gateway.spawn(accept(gateway.clone(), tunnel, Arc::clone(&listener), room, closing.clone()));
+        Ok(Port { address, listener, closing })
     }
 }
 
@@ -205,12 +207,13 @@ fn listen(address: SocketAddr) -> Result<PlainListener, PortRefused> {
 async fn accept(
     gateway: Gateway,
     tunnel: TunnelId,
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     room: Arc<Semaphore>,
     closing: CancellationToken,
 ) {
     loop {
         let accepted = tokio::select! {
+            biased;
             () = closing.cancelled() => return,
             () = gateway.stopped().cancelled() => return,
             accepted = listener.accept() => accepted,

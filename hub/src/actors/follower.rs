@@ -207,7 +207,9 @@ impl Follower {
             tunnel::Event::Expired(_) | tunnel::Event::Deleted(_) => {
                 self.sync_port(id).await;
                 running.end(Under::Tunnel(id));
-                if let Some(tunnel::Tunnel::Closed(details)) = routes.tunnel(id).map(|entry| entry.state.clone()) {
+                if let Some(tunnel::Tunnel::Closed(details)) =
+                    routes.tunnel(id).map(|entry| entry.state.clone())
+                {
                     gateway.withdraw(details.created.agent_id, id);
                 }
             }
@@ -306,9 +308,9 @@ impl Follower {
         let tunnel::Tunnel::Closed(details) = &entry.state else { return vec![] };
         let (created, holder) = (&details.created, id.to_string());
         let shares = self.parts.routes.shares_of(id);
-        let live = shares.into_iter().filter(|share| {
-            self.parts.routes.share(*share).is_some_and(|entry| entry.state.ended.is_none())
-        });
+        let live = shares
+            .into_iter()
+            .filter(|share| self.parts.routes.share(*share).is_some_and(|entry| entry.state.ended.is_none()));
         let mut found: Vec<_> = live.map(|id| Consequence::RevokeShare { id, reason }).collect();
         let key = name_key(created.workspace_id, created.name.as_str());
         found.push(Consequence::Release { kind: ClaimKind::TunnelName, key, holder: holder.clone() });
@@ -377,7 +379,8 @@ impl Follower {
                 }
                 tunnel::Tunnel::Closed(details) => {
                     let orphans = self.end_of_tunnel(id, RevokeReason::TunnelDeleted);
-                    let orphans = orphans.into_iter().filter(|it| matches!(it, Consequence::RevokeShare { .. }));
+                    let orphans =
+                        orphans.into_iter().filter(|it| matches!(it, Consequence::RevokeShare { .. }));
                     found.extend(orphans.map(|it| (details.created.workspace_id, None, it)));
                 }
                 tunnel::Tunnel::Unknown => {}

@@ -9,7 +9,9 @@ use std::{
 use domain::{
     event::Event,
     ids::{ShareId, TunnelId},
-    share, time::Timestamp, tunnel,
+    share,
+    time::Timestamp,
+    tunnel,
 };
 use parking_lot::Mutex;
 use projections::routes::Routes;
@@ -52,9 +54,10 @@ impl Timekeeper {
             let created = entry.state.created.as_ref().filter(|_| entry.state.ended.is_none())?;
             Some((created.expires_at?, Due::Share(id)))
         });
-        let tunnels = routes.all_tunnels().into_iter().filter_map(|(id, entry)| {
-            Some((entry.state.open()?.created.expires_at?, Due::Tunnel(id)))
-        });
+        let tunnels = routes
+            .all_tunnels()
+            .into_iter()
+            .filter_map(|(id, entry)| Some((entry.state.open()?.created.expires_at?, Due::Tunnel(id))));
         let due = Mutex::new(shares.chain(tunnels).collect());
         Self { executor, routes, clock, due, _fail_fast: FailFast("timekeeper") }
     }
@@ -112,7 +115,8 @@ impl Timekeeper {
         match due {
             Due::Share(id) => {
                 let entry = self.routes.share(id);
-                let owner = entry.and_then(|entry| entry.state.created.as_ref().map(|created| created.workspace_id));
+                let owner =
+                    entry.and_then(|entry| entry.state.created.as_ref().map(|created| created.workspace_id));
                 let Some(owner) = owner else { return true };
                 let who = Who::hub(owner, "timekeeper");
                 settled(self.executor.share(id, who, share::Command::Expire { now }).await)
@@ -157,7 +161,11 @@ impl Clocks {
         let wall_ms = now.millis() - self.wall.millis();
         let monotonic_ms = i64::try_from(self.monotonic.elapsed().as_millis()).unwrap_or(i64::MAX);
         if wall_ms.saturating_sub(monotonic_ms).abs() > CLOCKS_APART_MS_MAX {
-            tracing::error!(wall_ms, monotonic_ms, "the wall clock jumped, expiries are not recorded until it settles");
+            tracing::error!(
+                wall_ms,
+                monotonic_ms,
+                "the wall clock jumped, expiries are not recorded until it settles"
+            );
             self.unsettled_since = Some(Instant::now());
         }
         self.wall = now;

@@ -17,7 +17,9 @@ use std::{
 
 use actix_http::{HttpService, KeepAlive, Protocol, Request, Response, body::MessageBody};
 use actix_server::Server;
-use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt as _, fn_factory, fn_service, map_config};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt as _, fn_factory, fn_service, map_config,
+};
 use actix_web::dev::AppConfig;
 use parking_lot::Mutex;
 use rustix::net::{RecvFlags, recv};
@@ -140,7 +142,8 @@ where
                 async move {
                     let http = Rc::new(http.await?);
                     Ok::<_, ()>(fn_service(move |socket: TcpStream| {
-                        let (http, gateway, silent) = (Rc::clone(&http), gateway.clone(), Arc::clone(&silent));
+                        let (http, gateway, silent) =
+                            (Rc::clone(&http), gateway.clone(), Arc::clone(&silent));
                         let wait = Duration::from_millis(settings.first_bytes_ms_max);
                         let silent_max = settings.silent_max;
                         async move {

@@ -25,9 +25,8 @@ pub(crate) async fn read(socket: &mut TcpStream) -> io::Result<Frame> {
     let broken = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
     let mut header = [0; HEADER_BYTES];
     socket.read_exact(&mut header).await?;
-    let header = Header::read(&header)
-        .map_err(|error| broken(error.to_string()))?
-        .expect("a whole header was read");
+    let header =
+        Header::read(&header).map_err(|error| broken(error.to_string()))?.expect("a whole header was read");
     let mut body = vec![0; header.length];
     socket.read_exact(&mut body).await?;
     Frame::decode_body(header, &body)

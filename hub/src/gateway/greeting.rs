@@ -97,7 +97,9 @@ fn judge(caller: &Caller, hello: &Hello) -> Result<Uuid, Goodbye> {
         let (min, max) = (hello.protocol_min, hello.protocol_max);
         return Err(refuse(
             GoodbyeCode::Protocol,
-            format!("this hub speaks protocol {PROTOCOL}, the agent {min} to {max}: update the older of the two"),
+            format!(
+                "this hub speaks protocol {PROTOCOL}, the agent {min} to {max}: update the older of the two"
+            ),
         ));
     }
     if hello.agent_id != caller.agent.to_string() {

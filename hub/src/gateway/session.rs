@@ -12,10 +12,7 @@ use actix::{
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use actix_web_actors::ws::{self, WebsocketContext};
 use bytes::Bytes;
-use domain::{
-    agent::DisconnectReason,
-    ids::RequestId,
-};
+use domain::{agent::DisconnectReason, ids::RequestId};
 use schemas::{
     frames::{
         BODY_BYTES_MAX, DataWanted, Frame, Goodbye, GoodbyeCode, HEADER_BYTES, Ping, Pong, SESSION_PATH,
@@ -63,17 +60,21 @@ enum Phase {
     Over,
 }
 
-/// Registers the route on an actix-web application.
+/// Registers the route and its data on an actix-web application.
 pub fn configure(gateway: Gateway) -> impl FnOnce(&mut web::ServiceConfig) {
     move |config| {
         config.service(
-            web::resource(SESSION_PATH).app_data(web::Data::new(gateway)).route(web::get().to(open_session)),
+            web::resource(SESSION_PATH).app_data(web::Data::new(gateway)).route(web::get().to(open)),
         );
     }
 }
 
-/// `GET /v1/agents/session`.
-async fn open_session(
+/// `GET /v1/agents/session`. The application needs a [`Gateway`] as its data, and connections that were accepted by
+/// [`super::acceptor`].
+///
+/// # Errors
+/// When the request is no WebSocket handshake; every other refusal is an answer.
+pub async fn open(
     request: HttpRequest,
     body: web::Payload,
     gateway: web::Data<Gateway>,
@@ -83,13 +84,21 @@ async fn open_session(
         return Ok(problem(503, "hub_draining", "The hub is stopping. Connect again in a moment."));
     }
     let Some(caller) = authenticate(&request, &gateway) else {
-        return Ok(problem(401, "agent_token_invalid", "This agent token is unknown or no longer good. Register the agent again."));
+        return Ok(problem(
+            401,
+            "agent_token_invalid",
+            "This agent token is unknown or no longer good. Register the agent again.",
+        ));
     };
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).any(|offer| {
         offer.to_str().is_ok_and(|offer| offer.split(',').any(|name| name.trim() == SUBPROTOCOL))
     });
     if !offered {
-        return Ok(problem(400, "subprotocol_required", "Agents speak the WebSocket sub-protocol pconnect.v1."));
+        return Ok(problem(
+            400,
+            "subprotocol_required",
+            "Agents speak the WebSocket sub-protocol pconnect.v1.",
+        ));
     }
     // An agent has one connection for its session, so the socket's second handle goes with it.
     let Some(socket) = request.conn_data::<Connection>().and_then(Connection::take_socket) else {
@@ -272,7 +281,9 @@ impl AgentSession {
             Frame::PortOpened(opened) => {
                 session.questions.answer(opened.request, Answer::Port(opened.outcome));
             }
-            Frame::CheckResult(result) => session.questions.answer(result.request, Answer::Check(result.json)),
+            Frame::CheckResult(result) => {
+                session.questions.answer(result.request, Answer::Check(result.json))
+            }
             Frame::Hello(_)
             | Frame::Welcome(_)
             | Frame::TunnelAssigned(_)
@@ -292,10 +303,7 @@ impl AgentSession {
         if let Phase::Live(session, _) = &self.phase {
             self.gateway.close(session, DisconnectReason::Protocol, None);
         }
-        self.leave(
-            ctx,
-            Goodbye { code: GoodbyeCode::Protocol, message: what.to_owned(), retry_after_ms: 0 },
-        );
+        self.leave(ctx, Goodbye { code: GoodbyeCode::Protocol, message: what.to_owned(), retry_after_ms: 0 });
     }
 
     fn leave(&mut self, ctx: &mut WebsocketContext<Self>, goodbye: Goodbye) {
@@ -316,4 +324,3 @@ fn send(ctx: &mut WebsocketContext<AgentSession>, frame: &Frame) {
         Err(error) => tracing::error!(%error, kind = frame.kind(), "a frame of the hub is too long"),
     }
 }
-

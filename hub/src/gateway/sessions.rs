@@ -22,8 +22,7 @@ use parking_lot::Mutex;
 use ring::hmac;
 use schemas::{
     frames::{
-        Check, ClosePort, Frame, Goodbye, GoodbyeCode, OpenPort, PortOutcome, TunnelAssigned,
-        TunnelWithdrawn,
+        Check, ClosePort, Frame, Goodbye, GoodbyeCode, OpenPort, PortOutcome, TunnelAssigned, TunnelWithdrawn,
     },
     rest::Diagnostics,
 };
@@ -328,7 +327,11 @@ impl Gateway {
     pub fn end_by_key(&self, key: KeyId) {
         for session in self.sessions().all() {
             if session.key == Some(key) {
-                self.close(&session, DisconnectReason::KeyRevoked, Some(goodbye(DisconnectReason::KeyRevoked)));
+                self.close(
+                    &session,
+                    DisconnectReason::KeyRevoked,
+                    Some(goodbye(DisconnectReason::KeyRevoked)),
+                );
             }
         }
     }
@@ -390,8 +393,12 @@ pub(crate) fn assigned(details: &Details) -> Frame {
 /// What the agent is told when its session ends from this side.
 pub(crate) fn goodbye(reason: DisconnectReason) -> Goodbye {
     let (code, message, retry_after_ms) = match reason {
-        DisconnectReason::KeyRevoked => (GoodbyeCode::Unauthorized, "the API key behind this agent was revoked", 0),
-        DisconnectReason::TokenExpired => (GoodbyeCode::Unauthorized, "the agent's token is no longer good", 0),
+        DisconnectReason::KeyRevoked => {
+            (GoodbyeCode::Unauthorized, "the API key behind this agent was revoked", 0)
+        }
+        DisconnectReason::TokenExpired => {
+            (GoodbyeCode::Unauthorized, "the agent's token is no longer good", 0)
+        }
         DisconnectReason::Deleted => (GoodbyeCode::Unauthorized, "the agent was deleted", 0),
         DisconnectReason::Replaced => (GoodbyeCode::Replaced, "a newer session took over", 0),
         DisconnectReason::Drained => (GoodbyeCode::Draining, "the hub restarts", 500),

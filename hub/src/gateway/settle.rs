@@ -116,7 +116,9 @@ async fn record_end(gateway: &Gateway, session: &Session) {
     for _ in 0..TRIES_MAX {
         let command = agent::Command::Disconnect { session_id: session.id, reason };
         match gateway.parts().executor.agent(session.agent, who(session), command).await {
-            Ok(_) | Err(ExecuteError::Rejected(_) | ExecuteError::NotFound | ExecuteError::Refused(_)) => break,
+            Ok(_) | Err(ExecuteError::Rejected(_) | ExecuteError::NotFound | ExecuteError::Refused(_)) => {
+                break;
+            }
             Err(ExecuteError::Busy | ExecuteError::Unavailable(_) | ExecuteError::InDoubt(_)) => {
                 sleep(TRY_AGAIN).await;
             }

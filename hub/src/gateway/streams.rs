@@ -4,18 +4,13 @@ use std::{io, net::TcpStream as PlainSocket, time::Duration};
 
 use domain::ids::{AgentId, TunnelId};
 use futures_util::future::BoxFuture;
-use schemas::frames::{Frame, RefusalCode, StreamKind, StreamOpen, StreamRefused};
+use schemas::frames::{Frame, RefusalCode, StreamAccepted, StreamKind, StreamOpen, StreamRefused};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 
-use super::{
-    Gateway, frame_io,
-    pool::Taken,
-    relay,
-    sessions::Session,
-};
+use super::{Gateway, frame_io, pool::Taken, relay, sessions::Session};
 use crate::streams::{OpenError, Stream, Streams};
 
 impl Streams for Gateway {
@@ -83,14 +78,15 @@ enum Answered {
 async fn ask(socket: PlainSocket, open: &Frame) -> io::Result<Answered> {
     let mut socket = TcpStream::from_std(socket)?;
     frame_io::write(&mut socket, open).await?;
-    match frame_io::read(&mut socket).await? {
-        Frame::StreamAccepted(_) => Ok(Answered::Accepted(socket)),
-        Frame::StreamRefused(refused) => Ok(Answered::Refused(refused)),
-        _ => {
-            relay::reset(socket);
-            Err(io::ErrorKind::InvalidData.into())
-        }
+    let answer = frame_io::read(&mut socket).await?;
+    if let Frame::StreamRefused(refused) = answer {
+        return Ok(Answered::Refused(refused));
     }
+    if answer == Frame::StreamAccepted(StreamAccepted {}) {
+        return Ok(Answered::Accepted(socket));
+    }
+    relay::reset(socket);
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 fn refusal(refused: StreamRefused) -> OpenError {

@@ -30,7 +30,10 @@ fn what_can_be_read_in_two_ways_is_no_preface() {
         ("another method", GOOD.replace("GET", "POST")),
         ("an older HTTP", GOOD.replace("HTTP/1.1", "HTTP/1.0")),
         ("no upgrade", GOOD.replace("Upgrade: pconnect/1\r\n", "")),
-        ("a counter twice", GOOD.replace("Pconnect-Counter: 12", "Pconnect-Counter: 12\r\nPconnect-Counter: 13")),
+        (
+            "a counter twice",
+            GOOD.replace("Pconnect-Counter: 12", "Pconnect-Counter: 12\r\nPconnect-Counter: 13"),
+        ),
         ("a counter with a sign", GOOD.replace(": 12", ": +12")),
         ("a counter with zeros before it", GOOD.replace(": 12", ": 012")),
         ("a counter without an end", GOOD.replace(": 12", ": 99999999999999999999")),
