@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod event_log;
+pub mod keyring;
 pub mod running;
 pub mod streams;
