@@ -34,14 +34,19 @@ struct Command {
 #[derive(Debug, Clone)]
 struct Visit {
     path: String,
-    answered: Option<Instant>,
+    answered: Instant,
+}
+
+/// Odd rounds run with the stricter of the two settings of `HUB_ACCESS_LOG`.
+fn access_log(round: u32) -> &'static str {
+    if round % 2 == 1 { "before_response" } else { "batched" }
 }
 
 #[test]
 fn whatever_was_acknowledged_survives_every_kill_and_nothing_happens_twice() {
     let rounds = std::env::var(ROUNDS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let nginx = Nginx::answering_everything();
-    let mut hub = Hub::start();
+    let mut hub = Hub::start_with(&[("HUB_ACCESS_LOG", access_log(0))]);
     let machine = Machine::new(&hub);
     let exposed = machine.expose(nginx.address, "site");
     let visited = hub.api().create_share(&exposed.tunnel_id(), &json!({ "name": "visited" }));
@@ -52,9 +57,8 @@ fn whatever_was_acknowledged_survives_every_kill_and_nothing_happens_twice() {
 
     let mut all = Vec::new();
     for round in 0..rounds {
-        let before_response = round % 2 == 0;
-        let commands = Arc::new(Mutex::new(Vec::new()));
-        let visits = Arc::new(Mutex::new(Vec::new()));
+        let commands = Arc::new(Mutex::new(Vec::<Command>::new()));
+        let visits = Arc::new(Mutex::new(Vec::<Visit>::new()));
         let mut threads = Vec::new();
         for writer in 0..WRITERS {
             let (api, written, commands) = (hub.api(), written.clone(), commands.clone());
@@ -66,8 +70,8 @@ fn whatever_was_acknowledged_survives_every_kill_and_nothing_happens_twice() {
         }
         // Not before something was acknowledged and answered; then at a moment that differs from round to round.
         eventually("commands and requests to flow", SOON, || {
-            let flowing = commands.lock().iter().any(|command: &Command| command.acknowledged)
-                && visits.lock().iter().any(|visit: &Visit| visit.answered.is_some());
+            let flowing =
+                commands.lock().iter().any(|command| command.acknowledged) && !visits.lock().is_empty();
             if flowing { Ok(()) } else { Err("nothing yet") }
         });
         thread::sleep(LIFE + LIFE * (round * 7 % 11) / 5);
@@ -77,16 +81,13 @@ fn whatever_was_acknowledged_survives_every_kill_and_nothing_happens_twice() {
             thread.join().expect("writers and visitors do not panic");
         }
         hub.verify_clean();
-        let next = if before_response { "batched" } else { "before_response" };
-        hub.restart_with(&[("HUB_ACCESS_LOG", next)]);
+        hub.restart_with(&[("HUB_ACCESS_LOG", access_log(round + 1))]);
 
         // What was in flight is sent again with its key; then every command of this round is there exactly once.
         let mut commands = std::mem::take(&mut *commands.lock());
         retry(&hub.api(), &written, &mut commands);
         all.extend(commands);
-        // The first round runs with the default, which is `batched`.
-        let strict = before_response && round > 0;
-        check_visits(&hub.api(), &api::text(&visited, "id"), &visits.lock(), killed, strict, round);
+        check_visits(&hub.api(), &api::text(&visited, "id"), &visits.lock(), killed, round);
         eventually("the agent to be back", SOON, || hub.api().active_tunnel("site"));
     }
 
@@ -146,22 +147,22 @@ fn visit(link: &str, round: u32, visitor: u32, visits: &Mutex<Vec<Visit>>) {
         let path = format!("/r{round}/v{visitor}/n{number}");
         let Ok(answer) = http::request(edge, "GET", &format!("{prefix}{path}"), &[], None) else { return };
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        visits.lock().push(Visit { path, answered: Some(Instant::now()) });
+        visits.lock().push(Visit { path, answered: Instant::now() });
     }
 }
 
 /// Every answered request has its access record, except what `batched` may lose.
 #[track_caller]
-fn check_visits(api: &Api, share_id: &str, visits: &[Visit], killed: Instant, strict: bool, round: u32) {
+fn check_visits(api: &Api, share_id: &str, visits: &[Visit], killed: Instant, round: u32) {
+    let strict = access_log(round) == "before_response";
     let accesses = api.accesses(share_id);
     let recorded: BTreeSet<&str> = accesses.iter().filter_map(|access| access["path"].as_str()).collect();
-    let must = visits.iter().filter(|visit| {
-        let long_ago = |at: Instant| killed.saturating_duration_since(at) > BATCHED_LOSS;
-        visit.answered.is_some_and(|at| strict || long_ago(at))
-    });
-    let missing: Vec<_> = must
+    let before_kill = |visit: &Visit| killed.saturating_duration_since(visit.answered);
+    let missing: Vec<_> = visits
+        .iter()
+        .filter(|visit| strict || before_kill(visit) > BATCHED_LOSS)
         .filter(|visit| !recorded.contains(visit.path.as_str()))
-        .map(|visit| (visit.path.clone(), visit.answered.map(|at| killed.saturating_duration_since(at))))
+        .map(|visit| (&visit.path, before_kill(visit)))
         .collect();
     assert!(
         missing.is_empty(),
