@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Api, api, binaries::binary, ports::PortWindow, process::Process, wait::SOON};
+use crate::{Api, api, binaries::binary, ports::PortWindow, process::Process, targets::succeeds, wait::SOON};
 
 /// The key that every hub under test accepts: `pc_` and 43 characters (product.md section 1).
 pub const ADMIN_KEY: &str = "pc_end-to-end-tests-use-this-key-and-no-other-0";
@@ -121,6 +121,14 @@ impl Hub {
     pub fn views_equal_rebuilt_ones(&self) {
         let checked = self.run("rebuild", &["--check"]);
         assert_eq!(checked.status.code(), Some(0), "hub rebuild --check: {}", shown(&checked));
+    }
+
+    /// Puts other data in place of its own, while it is stopped.
+    #[track_caller]
+    pub fn replace_data(&mut self, data: &Path) {
+        assert!(self.process.ended().is_some(), "the hub is still running");
+        std::fs::remove_dir_all(self.data()).expect("the folder is ours");
+        succeeds(Command::new("cp").arg("-a").arg(data).arg(self.data()));
     }
 
     /// Resident memory, in bytes.
