@@ -97,29 +97,24 @@ impl Hub {
         self.process = process;
     }
 
-    /// `hub COMMAND --data DIR ARGUMENTS...` on this data, run to its end.
+    /// `hub ARGUMENTS... --data DIR` on this data, run to its end.
     #[track_caller]
-    pub fn run(&self, command: &str, arguments: &[&str]) -> Output {
-        let mut all = hub_command(&self.settings);
-        all.arg(command)
-            .arg("--data")
-            .arg(self.data())
-            .args(arguments)
-            .output()
-            .expect("the hub can be started")
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = hub_command(&self.settings);
+        command.args(arguments).arg("--data").arg(self.data()).output().expect("the hub can be started")
     }
 
     /// `hub verify` must find nothing.
     #[track_caller]
     pub fn verify_clean(&self) {
-        let verified = self.run("verify", &[]);
+        let verified = self.run(&["verify"]);
         assert_eq!(verified.status.code(), Some(0), "hub verify: {}", shown(&verified));
     }
 
     /// The views rebuilt from the log must equal the kept ones.
     #[track_caller]
     pub fn views_equal_rebuilt_ones(&self) {
-        let checked = self.run("rebuild", &["--check"]);
+        let checked = self.run(&["rebuild", "--check"]);
         assert_eq!(checked.status.code(), Some(0), "hub rebuild --check: {}", shown(&checked));
     }
 

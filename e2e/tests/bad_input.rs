@@ -54,6 +54,8 @@ fn bad_tunnels_are_refused_and_leave_nothing_behind() {
     cases.push(post("a public database", public_database, 400, "protected_port"));
     let nobody = with(json!({ "agentId": "01890000-0000-7000-8000-000000000000" }));
     cases.push(post("an unknown agent", nobody, 404, "agent_not_found"));
+    let again = with(json!({ "name": "taken" }));
+    cases.push(post("a name that was given away", again, 409, "tunnel_name_taken"));
     let change = |what, body, status, code, field| {
         bad("PATCH", &format!("/v1/tunnels/{other}"), what, body, status, code, field)
     };
@@ -222,7 +224,7 @@ fn a_key_without_the_scope_is_refused_by_name() {
 fn what_belongs_to_another_workspace_does_not_exist() {
     let mut hub = Hub::start();
     assert!(hub.terminate().success());
-    let made = hub.run("workspace", &["create", "other"]);
+    let made = hub.run(&["workspace", "create", "other"]);
     assert!(made.status.success(), "{}", shown(&made));
     hub.restart();
     let said = String::from_utf8_lossy(&made.stdout).into_owned();

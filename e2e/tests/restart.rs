@@ -68,7 +68,7 @@ fn a_second_hub_on_the_same_data_refuses_and_the_first_goes_on() {
     let (status, message) = hub.second();
     assert!(!status.success(), "the second hub started");
     assert!(message.contains(&hub.data().display().to_string()), "it names the directory: {message}");
-    let verified = hub.run("verify", &[]);
+    let verified = hub.run(&["verify"]);
     assert_eq!(
         verified.status.code(),
         Some(2),
