@@ -25,7 +25,8 @@ pub struct Hub {
     pub edge_address: SocketAddr,
     process: Process,
     settings: Vec<(String, String)>,
-    folder: TempDir,
+    data: PathBuf,
+    _folder: TempDir,
     _ports: PortWindow,
 }
 
@@ -40,22 +41,36 @@ impl Hub {
     #[track_caller]
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("pc-hub-").tempdir().expect("a temporary folder");
+        let data = folder.path().join("data");
+        Self::on(data, folder, settings)
+    }
+
+    /// A hub on data that somebody else made; the data stays when the hub is dropped.
+    #[track_caller]
+    pub fn start_on(data: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("pc-hub-").tempdir().expect("a temporary folder");
+        let data = data.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", data.display()));
+        Self::on(data, folder, &[])
+    }
+
+    #[track_caller]
+    fn on(data: PathBuf, folder: TempDir, settings: &[(&str, &str)]) -> Self {
         let ports = PortWindow::take(TUNNEL_PORTS);
         let mut all = vec![
             ("HUB_ADMIN_KEY".to_owned(), ADMIN_KEY.to_owned()),
             ("HUB_TUNNEL_PORTS".to_owned(), ports.setting()),
         ];
-        for limit in ["PUBLIC", "KEY", "SHARE", "QUERY"] {
+        for limit in ["PUBLIC", "KEY", "SHARE"] {
             all.push((format!("HUB_LIMIT_{limit}_PER_MIN"), "0".to_owned()));
         }
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let (process, api_address, edge_address) = serve(folder.path(), "127.0.0.1:0", "127.0.0.1:0", &all);
-        Self { api_address, edge_address, process, settings: all, folder, _ports: ports }
+        let (process, api_address, edge_address) = serve(&data, "127.0.0.1:0", "127.0.0.1:0", &all);
+        Self { api_address, edge_address, process, settings: all, data, _folder: folder, _ports: ports }
     }
 
     /// Where its data is: log, views, state, keyring.
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     /// As agents name it.
@@ -92,7 +107,7 @@ impl Hub {
         assert!(self.process.ended().is_some(), "the hub is still running");
         self.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let (api, edge) = (self.api_address.to_string(), self.edge_address.to_string());
-        let (process, api, edge) = serve(self.folder.path(), &api, &edge, &self.settings);
+        let (process, api, edge) = serve(&self.data, &api, &edge, &self.settings);
         assert_eq!((api, edge), (self.api_address, self.edge_address), "the addresses were given");
         self.process = process;
     }
@@ -141,7 +156,7 @@ impl Hub {
     pub fn second(&self) -> (ExitStatus, String) {
         let mut process = Process::spawn(
             "second hub",
-            &mut serve_command(self.folder.path(), "127.0.0.1:0", "127.0.0.1:0", &self.settings),
+            &mut serve_command(&self.data, "127.0.0.1:0", "127.0.0.1:0", &self.settings),
         );
         let status = process.wait(SOON);
         (status, process.stderr_lines().join("\n"))
@@ -166,21 +181,21 @@ pub fn hub_command(settings: &[(String, String)]) -> Command {
     command
 }
 
-fn serve_command(folder: &Path, api: &str, edge: &str, settings: &[(String, String)]) -> Command {
+fn serve_command(data: &Path, api: &str, edge: &str, settings: &[(String, String)]) -> Command {
     let mut command = hub_command(settings);
-    command.current_dir(folder).arg("serve").arg("--data").arg(folder.join("data"));
+    command.arg("serve").arg("--data").arg(data);
     command.args(["--listen", api, "--edge-listen", edge]);
     command
 }
 
 #[track_caller]
 fn serve(
-    folder: &Path,
+    data: &Path,
     api: &str,
     edge: &str,
     settings: &[(String, String)],
 ) -> (Process, SocketAddr, SocketAddr) {
-    let process = Process::spawn("hub", &mut serve_command(folder, api, edge, settings));
+    let process = Process::spawn("hub", &mut serve_command(data, api, edge, settings));
     let (api, edge) = process.line("`listening api=... edge=...`", SOON, listening);
     (process, api, edge)
 }
