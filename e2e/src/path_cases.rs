@@ -118,6 +118,51 @@ const TRICKS: &[&[u8]] = &[
     b"\"",
 ];
 
+/// Spellings of one step up.
+const CLIMBS: &[&[u8]] = &[
+    b"/..",
+    b"/%2e%2e",
+    b"/.%2e",
+    b"/%2E.",
+    b"%2f..",
+    b"%2F%2e%2e",
+    b"//..",
+    b"/./..",
+    b"/..;",
+    b"/..;a=b",
+    b"\\..",
+    b"%5c..",
+    b"/%252e%252e",
+    b"/..%00",
+    b"/%c0%ae%c0%ae",
+];
+
+/// What a star must not stand for: anything that is more than a part of one segment to somebody.
+const STARS: &[&[u8]] = &[
+    b"..",
+    b".",
+    b"%2e%2e",
+    b".%2e",
+    b"..;",
+    b"..%2fsecret%2f",
+    b"x%2f..%2f..%2fsecret%2f",
+    b"..%2f..%2fapi%2fx",
+    b"x%2fy",
+    b"x/y",
+    b"..%5cx",
+    b"..\\x",
+    b"%2e%2e%2fsecret",
+    b"x%00",
+    b"%252e%252e",
+    b"x?",
+    b"x#",
+    b"",
+    b"x%2f",
+    b"..%2f",
+    b"%2f",
+    b"x;y",
+];
+
 /// How the visitor names the share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -186,36 +231,64 @@ pub fn case(number: u64) -> Case {
 }
 
 fn tricked(dice: &mut Dice, rules: RuleSet) -> Vec<u8> {
-    let mut path = if dice.below(2) == 0 {
-        dice.pick(rules.inside).as_bytes().to_vec()
-    } else {
-        dice.pick(rules.outside).as_bytes().to_vec()
-    };
+    let starred: Vec<&str> = rules.rules.iter().copied().filter(|rule| star_inside(rule).is_some()).collect();
+    match dice.below(4) {
+        0 if !starred.is_empty() => {
+            let rule = dice.pick(&starred);
+            filled_star(dice, rule)
+        }
+        0 | 1 => climbed(dice, rules),
+        _ => mutated(dice, rules),
+    }
+}
+
+/// Goes up from a good place and down to a bad one, each step in another spelling of `/..`.
+fn climbed(dice: &mut Dice, rules: RuleSet) -> Vec<u8> {
+    let mut path = dice.pick(rules.inside).as_bytes().to_vec();
+    let depth = path.iter().filter(|&&byte| byte == b'/').count();
+    // Mostly to the root and not above it, where every server refuses.
+    let steps = if dice.below(4) == 0 { 1 + dice.below(5) } else { depth };
+    let one_spelling = (dice.below(2) == 0).then(|| dice.pick(CLIMBS));
+    for _ in 0..steps {
+        let step = one_spelling.unwrap_or_else(|| dice.pick(CLIMBS));
+        path.extend_from_slice(step);
+    }
+    path.extend_from_slice(dice.pick(rules.outside).as_bytes());
+    path
+}
+
+/// Puts more than a segment where a rule has its star.
+fn filled_star(dice: &mut Dice, rule: &str) -> Vec<u8> {
+    let at = star_inside(rule).expect("the rule was chosen for its star");
+    let (before, after) = (&rule.as_bytes()[..at], &rule.as_bytes()[at + 1..]);
+    [before, dice.pick(STARS), after].concat()
+}
+
+/// Where a rule has a star that stands for a part of one segment.
+fn star_inside(rule: &str) -> Option<usize> {
+    rule.strip_suffix("/*").unwrap_or(rule).find('*')
+}
+
+fn mutated(dice: &mut Dice, rules: RuleSet) -> Vec<u8> {
+    let start = if dice.below(2) == 0 { dice.pick(rules.inside) } else { dice.pick(rules.outside) };
+    let mut path = start.as_bytes().to_vec();
     for _ in 0..=dice.below(3) {
         match dice.below(10) {
-            // Climbs from a good place to a bad one.
-            0 | 1 => {
-                let climbs = 1 + dice.below(4);
-                let step =
-                    dice.pick(&[&b"/.."[..], b"/%2e%2e", b"%2f..", b"/..;", b"\\..", b"%5c..", b"/.%2e"]);
-                path.extend(step.iter().copied().cycle().take(step.len() * climbs));
-                path.extend_from_slice(dice.pick(rules.outside).as_bytes());
-            }
             // Encodes one character: legal, and the same resource.
-            2 => {
+            0 | 1 => {
                 let at = dice.below(path.len());
                 let encoded = format!("%{:02x}", path[at]);
                 path.splice(at..=at, encoded.bytes());
             }
-            3 => {
+            2 => {
                 for byte in &mut path {
-                    if dice.below(4) == 0 {
-                        *byte ^= if byte.is_ascii_alphabetic() { 0x20 } else { 0 };
+                    if byte.is_ascii_alphabetic() && dice.below(4) == 0 {
+                        *byte ^= 0x20;
                     }
                 }
             }
             // Very long.
-            4 if dice.below(10) == 0 => {
+            3 if dice.below(10) == 0 => {
                 path.extend(std::iter::repeat_n(b'a', 8_192));
                 path.extend_from_slice(b"/../../secret");
             }
@@ -264,14 +337,12 @@ struct Dice(u64);
 
 impl Dice {
     fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        // Mixed first: neighbouring seeds would otherwise walk the same numbers, one step apart.
+        Self(mix(seed ^ 0x5045_4e41_4e43_4531))
     }
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        mix(self.0)
     }
     fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).expect("below a usize")
@@ -279,6 +350,12 @@ impl Dice {
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
+}
+
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]

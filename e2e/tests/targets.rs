@@ -2,6 +2,7 @@
 
 use e2e::{
     eventually, http,
+    path_cases::{self, Form, RULE_SETS},
     targets::{Nginx, Postgres, Redis, Understood, succeeds},
     wait::SOON,
 };
@@ -29,4 +30,34 @@ fn postgres_and_redis_answer_their_clients() {
     assert_eq!(succeeds(psql.args(["-Atc", "select 41 + 1"])).trim(), "42");
     let redis = Redis::start();
     assert_eq!(succeeds(Redis::client("redis-cli", redis.address.port()).arg("ping")).trim(), "PONG");
+}
+
+#[test]
+fn the_path_cases_would_escape_a_rule_that_looks_at_the_raw_path() {
+    let (nginx, python) = (Nginx::answering_everything(), Understood::start());
+    for (name, address) in [("nginx", nginx.address), ("http.server", python.address)] {
+        for number in 0..600 {
+            let case = path_cases::case(number);
+            let raw = String::from_utf8_lossy(&case.path);
+            if case.form != Form::ForeignAbsolute && path_cases::inside(RULE_SETS[case.rule_set].rules, &raw)
+            {
+                let head = [b"GET ", &case.path[..], b" HTTP/1.1\r\nhost: x\r\nx-case: "].concat();
+                let mut connection = http::Connection::open(address).expect("the backend listens");
+                let rest = format!("{number}\r\nconnection: close\r\n\r\n");
+                connection.send(&[head, rest.into_bytes()].concat()).expect("the backend takes it");
+                let _refused_or_not = connection.answer("GET");
+            }
+        }
+        let logged = if name == "nginx" { nginx.log() } else { python.log() };
+        let escaped = logged.iter().filter(|line| line.status == 200).filter(|line| {
+            let case = path_cases::case(line.case.parse().expect("every request had its number"));
+            !path_cases::inside(RULE_SETS[case.rule_set].rules, &line.path)
+        });
+        let escaped = escaped.count();
+        assert!(
+            escaped > 30,
+            "only {escaped} of {} would escape to {name}: the tricks are blunt",
+            logged.len()
+        );
+    }
 }

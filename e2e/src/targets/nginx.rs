@@ -13,8 +13,9 @@ use crate::{ports::loopback, process::Process};
 #[derive(Debug)]
 pub struct Nginx {
     pub address: SocketAddr,
-    folder: TempDir,
+    // Before the folder: it ends before its files go.
     _process: Process,
+    folder: TempDir,
 }
 
 /// A line of its log.
