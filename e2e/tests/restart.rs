@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use e2e::{
     Hub, Machine, api, eventually, http,
     targets::{Nginx, Postgres, succeeds},
+    wait::SOON,
 };
 use serde_json::json;
 
@@ -48,6 +49,24 @@ fn after_a_kill_the_agent_is_back_with_its_port_its_name_and_its_link() {
 
 fn one(port: u16) -> String {
     succeeds(Postgres::client("psql", port).args(["-Atc", "select 1"])).trim().to_owned()
+}
+
+#[test]
+fn connect_up_brings_back_what_the_machine_exposed_before() {
+    let nginx = Nginx::answering_everything();
+    let hub = Hub::start();
+    let machine = Machine::new(&hub);
+    let exposed = machine.expose(nginx.address, "site");
+    let port = exposed.tunnel_port();
+    drop(exposed);
+    eventually("the tunnel to lose its agent", SOON, || {
+        let tunnel = hub.api().tunnel_named("site")?;
+        if tunnel["status"] == "connecting" { Ok(()) } else { Err(tunnel.to_string()) }
+    });
+    let _up = machine.up();
+    let tunnel = eventually("the tunnel to be back", SOON, || hub.api().active_tunnel("site"));
+    assert_eq!(tunnel["tunnelPort"], port);
+    assert_eq!(http::get(e2e::ports::loopback(port), "/").status, 200);
 }
 
 #[test]

@@ -114,7 +114,9 @@ fn a_paused_tunnel_refuses_until_it_is_resumed() {
 fn a_visitor_who_leaves_ends_the_request_at_the_target() {
     let (left, leaving) = mpsc::channel();
     let target = serve(move |mut stream| {
-        begin_page(&mut stream);
+        if !begin_page(&mut stream) {
+            return;
+        }
         while stream.write_all(b"5\r\nmore\n\r\n").is_ok() {
             thread::sleep(Duration::from_millis(20));
         }
@@ -146,18 +148,18 @@ fn serve(treat: impl Fn(TcpStream) + Send + Clone + 'static) -> SocketAddr {
 /// A page that never ends.
 fn endless_page() -> SocketAddr {
     serve(|mut stream| {
-        begin_page(&mut stream);
-        while stream.write_all(b"5\r\nmore\n\r\n").is_ok() {
+        let asked = begin_page(&mut stream);
+        while asked && stream.write_all(b"5\r\nmore\n\r\n").is_ok() {
             thread::sleep(Duration::from_millis(20));
         }
     })
 }
 
-fn begin_page(stream: &mut TcpStream) {
-    // The head is short and comes at once; an agent that only looks whether somebody listens sends none.
-    let _nobody_asks = stream.read(&mut [0; 4_096]);
+/// Answers a request's head; false for a connection without one: an agent looks whether somebody listens.
+fn begin_page(stream: &mut TcpStream) -> bool {
+    let asked = matches!(stream.read(&mut [0; 4_096]), Ok(1..));
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
-    let _left_already = stream.write_all(head);
+    asked && stream.write_all(head).is_ok()
 }
 
 /// A share of the tunnel, and a download through it that has begun.
