@@ -24,8 +24,9 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-/// The folder of the workspace.
+/// The folder of the workspace, as `cargo run` says it: a target folder may be shared by several work trees.
 fn root() -> Result<PathBuf> {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run it by `cargo run -p xtask -- ...`")?;
+    let manifest = PathBuf::from(manifest);
     manifest.ancestors().nth(2).map(PathBuf::from).context("xtask stands two folders below the root")
 }
