@@ -16,7 +16,10 @@ use uuid::Uuid;
 use crate::{
     actors::{Executor, Who, aggregate::Deps},
     clock::{SharedClock, SystemClock},
-    event_log::{SharedLog, segments::Segments},
+    event_log::{
+        SharedLog,
+        segments::{Options, Segments},
+    },
     keyring::Keyring,
     readers::load_routes,
     secrets::{Secret, SecretKind, Seed},
@@ -35,6 +38,8 @@ pub struct Core {
     pub log: SharedLog,
     pub segments: Arc<Segments>,
     pub routes: Arc<Routes>,
+    /// How far `routes` had read when it was opened.
+    pub routes_position: u64,
     pub executor: Executor,
     arbiters: Vec<Arbiter>,
 }
@@ -60,12 +65,13 @@ impl Core {
             .with_context(|| format!("while creating the data directory {}", data.display()))?;
         let (segments, keyring) = open_log(data)?;
         let log: SharedLog = segments.clone();
-        let routes = Arc::new(load_routes(&log).await.context("while reading the event log")?);
+        let (routes, routes_position) = load_routes(&log).await.context("while reading the event log")?;
+        let routes = Arc::new(routes);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ARBITERS_MAX);
         let arbiters: Vec<Arbiter> = (0..threads).map(|_| Arbiter::new()).collect();
         let deps = Deps { log: log.clone(), routes: Arc::clone(&routes), clock: clock.clone() };
         let executor = Executor::new(Arc::new(deps), arbiters.iter().map(Arbiter::handle).collect());
-        Ok(Self { clock, keyring, log, segments, routes, executor, arbiters })
+        Ok(Self { clock, keyring, log, segments, routes, routes_position, executor, arbiters })
     }
 
     /// Stops the actors and closes the log: everything acknowledged is durable already.
@@ -175,7 +181,8 @@ impl Core {
 
 fn open_log(data: &Path) -> Result<(Arc<Segments>, Arc<Keyring>)> {
     let keyring = Arc::new(Keyring::open(&data.join("keyring")).context("while opening the keyring")?);
-    let segments = Segments::open(data, Arc::clone(&keyring)).context("while opening the event log")?;
+    let segments =
+        Segments::open(data, Options::new(Arc::clone(&keyring))).context("while opening the event log")?;
     Ok((Arc::new(segments), keyring))
 }
 

@@ -9,9 +9,10 @@ use projections::routes::usable;
 use crate::{
     actors::Who,
     core::Core,
-    event_log::verify::{VerifyFailure, verify},
-    readers,
+    event_log::verify::{VerifyFailure, VerifyReport, verify},
+    readers::rebuild::{self, Progress},
     settings::{KeyCommand, Rebuild, Verify, WorkspaceCommand},
+    telemetry,
 };
 
 /// Prints to stdout; a reader who left early is no error.
@@ -26,18 +27,52 @@ pub fn say(text: &str) {
 /// `hub verify`: 0 clean, 1 the first bad event is named, 2 cannot judge.
 pub fn run_verify(args: &Verify) -> ExitCode {
     match verify(&args.data.path, args.head.as_deref()) {
-        Ok(report) if args.json => say(&report.to_json()),
-        Ok(report) => say(&report.to_string()),
-        Err(VerifyFailure::Bad(bad)) => {
-            say(&bad.to_string());
-            return ExitCode::from(1);
+        Ok(report) if args.json => say(&json_of(&report).to_string()),
+        Ok(report) => say(&words_of(&report)),
+        Err(failure @ VerifyFailure::CannotJudge(_)) => {
+            telemetry::fail(&anyhow::anyhow!("{failure}"));
+            return ExitCode::from(failure.exit_code());
         }
-        Err(VerifyFailure::CannotJudge(reason)) => {
-            tracing::error!(%reason, "the log cannot be judged");
-            return ExitCode::from(2);
+        Err(failure) => {
+            say(&format!("[x] {failure}"));
+            return ExitCode::from(failure.exit_code());
         }
     }
     ExitCode::SUCCESS
+}
+
+fn json_of(report: &VerifyReport) -> serde_json::Value {
+    let events: serde_json::Map<_, _> =
+        report.events.iter().map(|(family, count)| (family.name().to_owned(), (*count).into())).collect();
+    serde_json::json!({
+        "ok": true,
+        "logId": report.log_id.to_string(),
+        "events": events,
+        "workspaces": report.workspaces,
+        "head": report.head,
+        "seals": report.seals,
+        "lastSeal": report.last_seal.map(|seal| seal.recorded_at.to_string()),
+        "unfinishedCommit": report.unfinished_commit,
+    })
+}
+
+fn words_of(report: &VerifyReport) -> String {
+    let counts: Vec<_> = report.events.iter().map(|(family, count)| format!("{count} {}", family.name())).collect();
+    let seal = match report.last_seal {
+        Some(seal) => format!("last seal {}", seal.recorded_at),
+        None => "never sealed".to_owned(),
+    };
+    let torn = if report.unfinished_commit {
+        "\n[!] a commit that was never acknowledged stands broken off at the end; the next start drops it"
+    } else {
+        ""
+    };
+    format!(
+        "[ok] the event log is clean: {} in {} workspaces, {seal}\nhead {}{torn}",
+        counts.join(", "),
+        report.workspaces,
+        report.head
+    )
 }
 
 /// `hub rebuild`: builds every view beside the old one and swaps, or with `--check` compares and keeps.
@@ -51,23 +86,23 @@ pub async fn run_rebuild(args: &Rebuild) -> Result<ExitCode> {
         indicatif::ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} events, {per_sec}, {eta} left")
             .context("the template is a constant")?,
     );
-    let progress = |done: u64, total: u64| {
-        bar.set_length(total);
-        bar.set_position(done);
+    let mut progress = |progress: Progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
     };
-    let views = data.join("views");
     let code = if args.check {
-        let differences = readers::check(&views, &core.log, &progress).await?;
+        let checked = rebuild::check(data, &core.log, &mut progress).await?;
         bar.finish_and_clear();
-        for difference in &differences {
-            say(&format!("[x] {difference}"));
+        for view in checked.iter().filter(|view| !view.equal) {
+            say(&format!("[x] the kept view `{}` differs from one rebuilt from the log", view.view));
         }
-        if differences.is_empty() {
+        let equal = checked.iter().all(|view| view.equal);
+        if equal {
             say("[ok] the kept views equal views rebuilt from the log");
         }
-        ExitCode::from(u8::from(!differences.is_empty()))
+        ExitCode::from(u8::from(!equal))
     } else {
-        readers::rebuild(&views, &core.log, &progress).await?;
+        rebuild::rebuild(data, &core.log, &mut progress).await?;
         bar.finish_and_clear();
         say("[ok] the views were rebuilt from the log");
         ExitCode::SUCCESS

@@ -10,6 +10,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
+        OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -32,11 +33,14 @@ use crate::{
         follower::{self, Follower},
         timekeeper::Timekeeper,
     },
-    api::{self, Ports, body::BODY_BYTES_MAX, problems},
+    api::{self, Ports, body::BODY_BYTES_MAX, problems, public},
     clock::{SharedClock, SystemClock},
     core::Core,
     creation::{Creator, PortPool},
-    edge::{self, Edge},
+    edge::{
+        self, Edge, EdgeDeps, EdgeOptions,
+        recorder::{Recorder, RecorderDeps, RecorderOptions},
+    },
     gateway::{
         self, Gateway, GatewaySettings,
         acceptor::{self, AcceptorSettings},
@@ -114,8 +118,9 @@ impl Hub {
             .map_err(|error| anyhow::anyhow!("the start could not be recorded: {error:?}"))?;
         let admin_key = core.bootstrap(settings.admin_key.as_deref()).await?;
 
-        let views = Views::start(&data.join("views"), core.log.clone(), Arc::clone(&core.routes))
+        let views = Views::start(&data, &core.log, Arc::clone(&core.routes), core.routes_position)
             .context("while opening the views")?;
+        let views = Arc::new(views);
         let api_listener = bind(settings.listen, free_ports)
             .with_context(|| format!("while binding the API's address {}", settings.listen))?;
         let api_addr = api_listener.local_addr().context("while binding the API's address")?;
@@ -146,17 +151,29 @@ impl Hub {
                 ..TunnelPortSettings::default()
             },
         );
-        let refused = data_plane.spawn({
-            let tunnel_ports = tunnel_ports.clone();
-            async move { tunnel_ports.sync_all().await }
-        });
-        for (tunnel, refusal) in refused.await.context("while opening the tunnels' ports")? {
+        for (tunnel, refusal) in tunnel_ports.sync_all() {
             tracing::warn!(%tunnel, error = %refusal, "a tunnel's port does not listen");
         }
 
-        let edge_listener = bind(settings.edge_listen, free_ports)
+        let recorder = recorder(&core, &settings, boot)?;
+        let known_ports: Arc<OnceLock<web::Data<Ports>>> = Arc::default();
+        // The edge shares its port among its own threads (SO_REUSEPORT), so another process on it would not be noticed
+        // by its own bind: this one notices.
+        let probe = bind(settings.edge_listen, free_ports)
             .with_context(|| format!("while binding the edge's address {}", settings.edge_listen))?;
-        let edge_addr = edge_listener.local_addr().context("while binding the edge's address")?;
+        let wanted = probe.local_addr().context("while binding the edge's address")?;
+        drop(probe);
+        let deps = EdgeDeps {
+            routes: Arc::clone(&core.routes),
+            streams: Arc::new(gateway.clone()),
+            running: Arc::clone(&running),
+            recorder: recorder.clone(),
+            limiter: Arc::clone(&limiter),
+            clock: core.clock.clone(),
+            public: public::endpoints(Arc::clone(&known_ports)),
+        };
+        let edge = edge::start(edge_options(&settings, wanted), deps).context("while starting the share edge")?;
+        let edge_addr = edge.local_addr;
         let links = Links::new(
             &format!("http://{api_addr}"),
             &format!("http://{edge_addr}"),
@@ -164,9 +181,6 @@ impl Hub {
             settings.link_base_url.as_deref(),
             settings.base_domain.as_deref(),
         );
-        let edge = edge::start(edge_listener, &settings, ())
-            .context("while starting the share edge")?;
-
         let creator = Arc::new(Creator {
             executor: core.executor.clone(),
             routes: Arc::clone(&core.routes),
@@ -186,7 +200,8 @@ impl Hub {
             catalog: views.catalog(),
             accesses: views.accesses(),
             views: Arc::clone(&views),
-            recorder: edge.recorder(),
+            recorder,
+            edge: Arc::clone(&edge.metrics),
             links,
             metrics: Arc::new(Metrics::new().context("while registering metrics")?),
             limits: limiter,
@@ -195,6 +210,9 @@ impl Hub {
             last_used: DashMap::new(),
             last_written: DashMap::new(),
         });
+
+        // Only this start-up sets it.
+        let _ = known_ports.set(ports.clone());
 
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let timekeeper = Arc::new(Timekeeper::new(
@@ -266,7 +284,7 @@ impl Hub {
         tracing::info!("draining");
         self.ports.draining.store(true, Ordering::SeqCst);
         self.ports.gateway.drain();
-        self.tunnel_ports.close().await;
+        self.tunnel_ports.close();
         // Visitors first: their answers still need the agents.
         self.edge.drain(limit).await;
         self.api.stop(true).await;
@@ -284,6 +302,40 @@ impl Hub {
         self.data_plane.shutdown_background();
         tracing::info!("stopped");
     }
+}
+
+fn edge_options(settings: &Settings, listen: SocketAddr) -> EdgeOptions {
+    let https = settings.link_base_url.as_deref().is_some_and(|url| url.starts_with("https:"));
+    EdgeOptions {
+        listen,
+        head_timeout_ms: settings.head_timeout_ms,
+        visitor_stall_ms: settings.visitor_stall_ms,
+        upstream_timeout_ms: settings.upstream_timeout_ms,
+        body_bytes_max: settings.body_bytes_max,
+        base_domain: settings.base_domain.as_ref().map(|domain| domain.trim_matches('.').to_ascii_lowercase()),
+        scheme: if https { "https" } else { "http" }.to_owned(),
+        trusted_proxies: settings.trusted_proxies.clone(),
+        banner: settings.banner.is_on(),
+        access_log: settings.access_log,
+        limit_share_per_min: settings.limit_share_per_min,
+        limit_public_per_min: settings.limit_public_per_min,
+        ..EdgeOptions::default()
+    }
+}
+
+fn recorder(core: &Core, settings: &Settings, boot: Uuid) -> Result<Recorder> {
+    let keyring = Arc::clone(&core.keyring);
+    let options = RecorderOptions { access_flush_ms: settings.access_flush_ms, ..RecorderOptions::default() };
+    let deps = RecorderDeps {
+        log: core.log.clone(),
+        sealer: Arc::new(move |workspace, share, at, plain| {
+            let plain = std::str::from_utf8(plain).map_err(|error| error.to_string())?;
+            keyring.seal_personal(workspace, Some(share), at, plain).map_err(|error| error.to_string())
+        }),
+        clock: core.clock.clone(),
+        boot,
+    };
+    Recorder::start(options, deps).context("while starting the access recorder")
 }
 
 fn port_pool(core: &Core, settings: &Settings) -> PortPool {

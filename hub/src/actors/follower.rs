@@ -130,7 +130,7 @@ impl Follower {
                 let Ok(event) = recorded.event() else { continue };
                 self.parts.routes.apply(recorded, &event);
                 self.parts.timekeeper.note(&event);
-                self.act(recorded, &event).await;
+                self.act(recorded, &event);
                 let found = self.consequences(recorded, &event);
                 consequences.extend(found.into_iter().map(|it| (recorded.workspace, Some(recorded.id), it)));
             }
@@ -140,12 +140,12 @@ impl Follower {
     }
 
     /// What happens in this process because of a fact, at once.
-    async fn act(&self, recorded: &Recorded, event: &Event) {
+    fn act(&self, recorded: &Recorded, event: &Event) {
         let Parts { gateway, running, .. } = &self.parts;
         match event {
             Event::Tunnel(event) => {
                 let Some(id) = tunnel_of(&recorded.stream) else { return };
-                self.act_on_tunnel(id, event).await;
+                self.act_on_tunnel(id, event);
             }
             Event::Share(share::Event::Revoked(_) | share::Event::Expired(_)) => {
                 if let Some(id) = share_of(&recorded.stream) {
@@ -156,7 +156,7 @@ impl Follower {
                 gateway.end(deleted.agent_id, DisconnectReason::Deleted);
                 running.end(Under::Agent(deleted.agent_id));
                 for id in self.parts.routes.tunnels_of(deleted.agent_id) {
-                    self.sync_port(id).await;
+                    self.parts.tunnel_ports.sync(id);
                     running.end(Under::Tunnel(id));
                 }
             }
@@ -173,18 +173,11 @@ impl Follower {
         }
     }
 
-    /// Opens or closes a tunnel's port as `Routes` says.
-    async fn sync_port(&self, id: TunnelId) {
-        if let Err(refused) = self.parts.tunnel_ports.sync(id).await {
-            tracing::warn!(tunnel = %id, error = %refused, "the tunnel's port does not listen");
-        }
-    }
-
-    async fn act_on_tunnel(&self, id: TunnelId, event: &tunnel::Event) {
+    fn act_on_tunnel(&self, id: TunnelId, event: &tunnel::Event) {
         let Parts { gateway, running, routes, .. } = &self.parts;
         match event {
             tunnel::Event::Created(_) => {
-                self.sync_port(id).await;
+                self.parts.tunnel_ports.sync(id);
                 // An agent that is away is told when it comes.
                 let _ = gateway.assign(id);
             }
@@ -194,18 +187,18 @@ impl Follower {
                 if moved {
                     running.end(Under::Tunnel(id));
                 }
-                self.sync_port(id).await;
+                self.parts.tunnel_ports.sync(id);
                 if moved || updated.name.is_some() || updated.protocol.is_some() {
                     let _ = gateway.assign(id);
                 }
             }
             tunnel::Event::Paused(_) => {
-                self.sync_port(id).await;
+                self.parts.tunnel_ports.sync(id);
                 running.end(Under::Tunnel(id));
             }
-            tunnel::Event::Resumed(_) => self.sync_port(id).await,
+            tunnel::Event::Resumed(_) => self.parts.tunnel_ports.sync(id),
             tunnel::Event::Expired(_) | tunnel::Event::Deleted(_) => {
-                self.sync_port(id).await;
+                self.parts.tunnel_ports.sync(id);
                 running.end(Under::Tunnel(id));
                 if let Some(tunnel::Tunnel::Closed(details)) =
                     routes.tunnel(id).map(|entry| entry.state.clone())

@@ -12,6 +12,7 @@ pub mod limit;
 pub mod lists;
 pub mod present;
 pub mod problems;
+pub mod public;
 pub mod services;
 pub mod shares;
 pub mod tunnels;
@@ -51,7 +52,8 @@ pub struct Ports {
     pub catalog: CatalogReader,
     pub accesses: AccessLogReader,
     pub views: Arc<Views>,
-    pub recorder: Arc<Recorder>,
+    pub recorder: Recorder,
+    pub edge: Arc<crate::edge::metrics::Metrics>,
     pub links: Links,
     pub metrics: Arc<Metrics>,
     pub limits: Arc<crate::limits::Limiter>,
