@@ -2,7 +2,9 @@
 
 pub mod actors;
 pub mod clock;
+pub mod edge;
 pub mod event_log;
+pub mod limits;
 pub mod running;
 pub mod secrets;
 pub mod settings;
