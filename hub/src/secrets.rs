@@ -77,7 +77,10 @@ impl Secret {
 
 /// What ids and secrets of one command come from.
 #[derive(Clone)]
-pub struct Seed([u8; SECRET_BYTES]);
+pub struct Seed {
+    bytes: [u8; SECRET_BYTES],
+    first_seen: Option<Timestamp>,
+}
 
 impl fmt::Debug for Seed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,14 +91,18 @@ impl fmt::Debug for Seed {
 impl Seed {
     /// Fresh, for a command that nobody will repeat.
     pub fn random() -> Self {
-        Self(random_bytes())
+        Self { bytes: random_bytes(), first_seen: None }
     }
-    /// The same for every repetition of one command.
-    pub fn derived(day_key: &[u8; SECRET_BYTES], command: Uuid) -> Self {
+    /// The same for every repetition of one command, which the hub first saw at `first_seen`.
+    pub fn derived(day_key: &[u8; SECRET_BYTES], command: Uuid, first_seen: Timestamp) -> Self {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, day_key), command.as_bytes());
-        let mut seed = [0; SECRET_BYTES];
-        seed.copy_from_slice(tag.as_ref());
-        Self(seed)
+        let mut bytes = [0; SECRET_BYTES];
+        bytes.copy_from_slice(tag.as_ref());
+        Self { bytes, first_seen: Some(first_seen) }
+    }
+    /// When the command was first seen, where it can be repeated: its ids carry that time.
+    pub fn first_seen(&self) -> Option<Timestamp> {
+        self.first_seen
     }
     /// A secret; `label` tells several of one command apart.
     pub fn secret(&self, kind: SecretKind, label: &str) -> Secret {
@@ -109,7 +116,7 @@ impl Seed {
     }
     /// 32 bytes for other uses.
     pub fn bytes(&self, label: &str) -> [u8; SECRET_BYTES] {
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), label.as_bytes());
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.bytes), label.as_bytes());
         let mut bytes = [0; SECRET_BYTES];
         bytes.copy_from_slice(tag.as_ref());
         bytes
@@ -156,7 +163,7 @@ mod tests {
     #[test]
     fn a_repeated_command_gives_the_same_ids_and_secrets() {
         let (key, command, at) = (random_bytes(), Uuid::from_u128(7), Timestamp::from_millis(1_000));
-        let (one, two) = (Seed::derived(&key, command), Seed::derived(&key, command));
+        let (one, two) = (Seed::derived(&key, command, at), Seed::derived(&key, command, at));
         assert_eq!(one.uuid(at, "share"), two.uuid(at, "share"));
         assert_eq!(one.secret(SecretKind::ShareToken, "token"), two.secret(SecretKind::ShareToken, "token"));
         assert_ne!(one.bytes("a"), one.bytes("b"));

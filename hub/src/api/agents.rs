@@ -1,0 +1,172 @@
+//! Agents: register, provision, list, look, delete.
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use domain::{
+    agent::{AgentRegistered, ClientType, Command, TOKEN_LIFE_MS, Token},
+    ids::AgentId,
+    names::Name,
+    workspace::Scope,
+};
+use schemas::rest::{AgentCredentials, ProvisionAgent, RegisterAgent, Success};
+
+use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, lists, present};
+use crate::secrets::{SecretKind, Seed};
+
+/// A provisioned agent's life unless it is asked for another (seconds).
+const PROVISION_SECONDS: u64 = 7_200;
+
+/// `POST /v1/agents/register`: 201 for a new agent, 200 for a known one with a new token.
+pub async fn register(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+    body: Body<RegisterAgent>,
+) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Agent)?;
+    let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
+    let asked = match &body.value.agent_id {
+        None => None,
+        Some(text) => {
+            Some(text.parse::<AgentId>().map_err(|_| ApiError::field("agentId", "must be a UUID in lower case"))?)
+        }
+    };
+    let names = names(body.value.label.as_deref(), body.value.name.as_deref())?;
+    let issue = Issue { id: asked, names, client_type: None, life_ms: TOKEN_LIFE_MS };
+    let (credentials, created) = issue.carry_out(&ports, &caller, &seed).await?;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(HttpResponse::build(status).json(credentials))
+}
+
+/// `POST /v1/agents/provision`: a short-lived agent that ends with its token.
+pub async fn provision(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+    body: Body<ProvisionAgent>,
+) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Agent)?;
+    let seconds = body.value.ttl_seconds.unwrap_or(PROVISION_SECONDS);
+    if !(300..=86_400).contains(&seconds) {
+        return Err(ApiError::field("ttlSeconds", "must be from 300 to 86400"));
+    }
+    let client_type: ClientType = serde_json::from_value(body.value.client_type.clone().into()).map_err(|_| {
+        ApiError::field(
+            "clientType",
+            "must be one of cursor, claude-code, codex, devin, github-actions, cli, sdk, other",
+        )
+    })?;
+    let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
+    let names = names(body.value.label.as_deref(), body.value.name.as_deref())?;
+    let life_ms = i64::try_from(seconds).expect("at most a day") * 1_000;
+    let issue = Issue { id: None, names, client_type: Some(client_type), life_ms };
+    let (mut credentials, _) = issue.carry_out(&ports, &caller, &seed).await?;
+    let workspace = ports.routes.workspace(caller.workspace);
+    credentials.workspace_name =
+        workspace.and_then(|entry| entry.state.created.as_ref().map(|created| created.name.to_string()));
+    Ok(HttpResponse::Created().json(credentials))
+}
+
+fn names(label: Option<&str>, name: Option<&str>) -> Result<(Name, Name), ApiError> {
+    let label = Name::parse(label.unwrap_or("agent")).map_err(|error| ApiError::field("label", error))?;
+    let name = match name {
+        None => label.clone(),
+        Some(name) => Name::parse(name).map_err(|error| ApiError::field("name", error))?,
+    };
+    Ok((label, name))
+}
+
+struct Issue {
+    id: Option<AgentId>,
+    names: (Name, Name),
+    client_type: Option<ClientType>,
+    life_ms: i64,
+}
+
+impl Issue {
+    async fn carry_out(
+        self,
+        ports: &Ports,
+        caller: &Caller,
+        seed: &Seed,
+    ) -> Result<(AgentCredentials, bool), ApiError> {
+        let now = seed.first_seen().unwrap_or_else(|| ports.clock.now());
+        let id = self.id.unwrap_or_else(|| AgentId::new(seed.uuid(now, "agent")));
+        let created = ports.routes.agent(id).is_none();
+        let token = seed.secret(SecretKind::AgentToken, "token");
+        let expires_at = now.plus_ms(self.life_ms);
+        let agent = AgentRegistered {
+            agent_id: id,
+            workspace_id: caller.workspace,
+            label: self.names.0,
+            name: self.names.1,
+            client_type: self.client_type,
+            ephemeral: self.client_type.is_some(),
+            token: Token { token_hash: token.digest_hex(), expires_at, key_id: caller.key_id() },
+        };
+        ports.executor.agent(id, caller.who(), Command::Register { agent, now }).await?;
+        let credentials = AgentCredentials {
+            agent_id: id.to_string(),
+            token: token.reveal().to_owned(),
+            expires_at: expires_at.to_string(),
+            workspace_id: caller.workspace.to_string(),
+            workspace_name: None,
+        };
+        Ok((credentials, created))
+    }
+}
+
+/// `GET /v1/agents`.
+pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Read)?;
+    let page = lists::page(&lists::parameters(&request, &["limit", "cursor"])?)?;
+    lists::see_own_writes(&ports, &caller, &request).await;
+    let (ids, next) = lists::view(ports.catalog.agents(caller.workspace, page.cursor.as_deref(), page.limit))?;
+    let shown: Vec<_> =
+        ids.into_iter().filter_map(|id| present::agent(&ports, id, &*ports.routes.agent(id)?)).collect();
+    Ok(lists::answer(&request, &shown, next.as_deref()))
+}
+
+/// `GET /v1/agents/online`.
+pub async fn online(ports: web::Data<Ports>, caller: Caller) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Read)?;
+    let mut ids = ports.sessions.online(caller.workspace);
+    ids.sort_unstable();
+    let shown: Vec<_> =
+        ids.into_iter().filter_map(|id| present::agent(&ports, id, &*ports.routes.agent(id)?)).collect();
+    Ok(HttpResponse::Ok().json(shown))
+}
+
+/// The caller's agent of that id; another workspace's does not exist.
+pub fn find(
+    ports: &Ports,
+    caller: &Caller,
+    text: &str,
+) -> Result<(AgentId, std::sync::Arc<projections::routes::Entry<domain::agent::Agent>>), ApiError> {
+    let missing = || ApiError::not_found("agent", text);
+    let id: AgentId = text.parse().map_err(|_| missing())?;
+    let entry = ports.routes.agent(id).ok_or_else(missing)?;
+    let here = entry.state.registered.as_ref().is_some_and(|agent| agent.workspace_id == caller.workspace);
+    if here && !entry.state.deleted { Ok((id, entry)) } else { Err(missing()) }
+}
+
+/// `GET /v1/agents/:id`.
+pub async fn get(ports: web::Data<Ports>, caller: Caller, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Read)?;
+    let (id, entry) = find(&ports, &caller, &id)?;
+    let shown = present::agent(&ports, id, &entry);
+    Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(entry.revision))).json(shown))
+}
+
+/// `DELETE /v1/agents/:id`: its session and tunnels end with it.
+pub async fn delete(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Write)?;
+    let (id, _) = find(&ports, &caller, &id)?;
+    let done = ports.executor.agent(id, caller.who(), Command::Delete).await?;
+    let mut response = HttpResponse::Ok();
+    lists::written(&ports, &caller, done, &mut response);
+    Ok(response.json(Success { success: true }))
+}

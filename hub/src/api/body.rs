@@ -1,0 +1,124 @@
+//! Request bodies: JSON only, bounded, unknown fields refused by name.
+
+use actix_web::{
+    FromRequest, HttpRequest,
+    dev::Payload,
+    http::{StatusCode, header},
+    web::Bytes,
+};
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+
+/// The longest request body (bytes): the largest thing anyone sends is a tunnel's metadata.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// A body that has the shape of `T`, and its bytes as they came (for the fingerprint of an idempotency key).
+#[derive(Debug)]
+pub struct Body<T> {
+    pub value: T,
+    pub bytes: Bytes,
+}
+
+impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, Self::Error>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let json = is_json(request);
+        let bytes = Bytes::from_request(request, payload);
+        async move {
+            if !json {
+                return Err(ApiError::new(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "unsupported_media_type",
+                    "Send the body as JSON with `Content-Type: application/json`.",
+                )
+                .into());
+            }
+            let bytes = bytes.await.map_err(|error| {
+                let status = error.as_response_error().status_code();
+                if status == StatusCode::PAYLOAD_TOO_LARGE {
+                    let words = format!("A body has at most {BODY_BYTES_MAX} bytes.");
+                    return ApiError::new(status, "body_too_large", words);
+                }
+                ApiError::new(StatusCode::BAD_REQUEST, "body_unreadable", "The body did not arrive whole.")
+            })?;
+            let value = read(&bytes)?;
+            Ok(Self { value, bytes })
+        }
+        .boxed_local()
+    }
+}
+
+fn is_json(request: &HttpRequest) -> bool {
+    let Some(value) = request.headers().get(header::CONTENT_TYPE) else { return false };
+    let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Reads JSON strictly.
+///
+/// # Errors
+/// 400 naming the field where serde can tell it.
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        if !inner.is_data() {
+            return ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_json",
+                format!("The body is not valid JSON (line {}, column {}).", inner.line(), inner.column()),
+            );
+        }
+        let words = inner.to_string();
+        // The position that serde_json appends says nothing to whoever sent a field.
+        let words = words.split(" at line ").next().unwrap_or(&words);
+        match named(words) {
+            Some((field, "unknown field")) => ApiError::field(field, "is no field of this request"),
+            Some((field, _)) => ApiError::field(field, "is required"),
+            None => ApiError::field(if path == "." { "body" } else { &path }, format_args!("is wrong: {words}")),
+        }
+    })?;
+    deserializer.end().map_err(|_| {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", "Something follows the JSON value in the body.")
+    })?;
+    Ok(value)
+}
+
+/// The field that serde names in its words, and what it says of it.
+fn named(words: &str) -> Option<(&str, &'static str)> {
+    ["unknown field", "missing field"].into_iter().find_map(|what| {
+        let rest = words.strip_prefix(what)?.strip_prefix(" `")?;
+        Some((rest.split('`').next()?, what))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::rest::CreateTunnel;
+
+    use super::*;
+
+    #[test]
+    fn bad_json_is_refused_with_the_field_it_is_about() {
+        for (text, field) in [
+            (r#"{"target":"a:1","agentId":"x","colour":1}"#, "colour"),
+            (r#"{"target":"a:1"}"#, "agentId"),
+            (r#"{"target":"a:1","agentId":7}"#, "agentId"),
+            (r#"{"target":"a:1","agentId":"x","isPublic":"yes"}"#, "isPublic"),
+            ("[]", "target"),
+            ("7", "body"),
+        ] {
+            let error = read::<CreateTunnel>(text.as_bytes()).unwrap_err();
+            assert_eq!(error.status, StatusCode::BAD_REQUEST, "{text}");
+            assert_eq!(error.details.first().map(|d| d.field.as_str()), Some(field), "{text}: {error}");
+        }
+        for text in ["", "{", r#"{"target":"a:1","agentId":"x"} x"#, "\u{feff}{}"] {
+            assert_eq!(read::<CreateTunnel>(text.as_bytes()).unwrap_err().code, "invalid_json", "{text}");
+        }
+    }
+}

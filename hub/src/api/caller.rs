@@ -1,0 +1,171 @@
+//! Who is asking: the only place that knows credentials.
+
+use std::net::IpAddr;
+
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload, http::StatusCode, http::header, web};
+use domain::{
+    ids::{AgentId, KeyId, RequestId, WorkspaceId},
+    recorded::Actor,
+    workspace::Scope,
+};
+
+use super::{Ports, error::ApiError};
+use crate::{
+    actors::Who,
+    secrets::{SecretKind, sha256},
+};
+
+/// By what the caller is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
+    Key { id: KeyId, name: String, scopes: Vec<Scope> },
+    /// An agent with its own token: it may look after itself and its tunnels.
+    Agent(AgentId),
+}
+
+/// Somebody with valid credentials, in one workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub workspace: WorkspaceId,
+    pub by: By,
+    pub request: RequestId,
+}
+
+impl Caller {
+    /// Goes on only with a permission.
+    ///
+    /// # Errors
+    /// 403 naming the missing scope.
+    pub fn require(&self, needed: Scope) -> Result<(), ApiError> {
+        let granted = match &self.by {
+            By::Key { scopes, .. } => scopes.iter().any(|scope| scope.grants(needed)),
+            By::Agent(_) => needed == Scope::Agent,
+        };
+        if granted {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "scope_missing",
+            format!("This needs a key with the scope `{}`.", needed.name()),
+        ))
+    }
+
+    /// The author of what this caller causes.
+    pub fn who(&self) -> Who {
+        let actor = match &self.by {
+            By::Key { id, .. } => Actor::Key(*id),
+            By::Agent(id) => Actor::Agent(*id),
+        };
+        Who { workspace: self.workspace, actor, request: Some(self.request), causation: None }
+    }
+
+    pub fn key_id(&self) -> Option<KeyId> {
+        match &self.by {
+            By::Key { id, .. } => Some(*id),
+            By::Agent(_) => None,
+        }
+    }
+}
+
+/// The request's id, made by the first middleware.
+pub fn request_id(request: &HttpRequest) -> RequestId {
+    request.extensions().get::<RequestId>().copied().unwrap_or_else(|| RequestId::new(uuid::Uuid::nil()))
+}
+
+impl FromRequest for Caller {
+    type Error = actix_web::Error;
+    type Future = std::future::Ready<Result<Self, Self::Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        std::future::ready(identify(request).map_err(Into::into))
+    }
+}
+
+fn identify(request: &HttpRequest) -> Result<Caller, ApiError> {
+    let ports = request.app_data::<web::Data<Ports>>().expect("every App of the API carries its ports");
+    let secret = secret_of(request)?;
+    let (digest, now, id) = (sha256(secret.as_bytes()), ports.clock.now(), request_id(request));
+    if secret.starts_with(SecretKind::AgentToken.prefix()) {
+        let (agent_id, agent) = ports.routes.agent_by_token(&digest, now).ok_or_else(invalid)?;
+        let workspace = agent.state.registered.as_ref().ok_or_else(invalid)?.workspace_id;
+        return Ok(Caller { workspace, by: By::Agent(agent_id), request: id });
+    }
+    let (workspace, key) = ports.routes.key(&digest, now).ok_or_else(invalid)?;
+    let ranges = &key.created.allowed_ip_ranges;
+    let peer = ports.peer_of(request);
+    if !ranges.is_empty() && !peer.is_some_and(|ip| ranges.iter().any(|range| range.contains(&ip))) {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "ip_not_allowed",
+            "This key may not be used from this address.",
+        ));
+    }
+    let created = &key.created;
+    let by = By::Key { id: created.key_id, name: created.name.to_string(), scopes: created.scopes.clone() };
+    ports.key_used(created.key_id, now);
+    Ok(Caller { workspace, by, request: id })
+}
+
+fn secret_of(request: &HttpRequest) -> Result<&str, ApiError> {
+    let headers = request.headers();
+    // Two different credentials in one request is one credential too many: which of them was meant?
+    let key = headers.get("x-api-key").map(|value| value.to_str().unwrap_or_default());
+    let bearer = headers.get(header::AUTHORIZATION).map(|value| {
+        let value = value.to_str().unwrap_or_default();
+        let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+        if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" }
+    });
+    match (key, bearer) {
+        (Some(key), Some(bearer)) if key != bearer => Err(invalid()),
+        (Some(secret), _) | (None, Some(secret)) if !secret.is_empty() => Ok(secret),
+        (None, None) => Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "credentials_missing",
+            "Send an API key in `x-api-key` or as `Authorization: Bearer`.",
+        )),
+        (Some(_), _) | (None, Some(_)) => Err(invalid()),
+    }
+}
+
+fn invalid() -> ApiError {
+    ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        "credentials_invalid",
+        "The credentials are unknown, revoked or expired.",
+    )
+}
+
+/// The peer's address: behind a trusted proxy the last address in `X-Forwarded-For` that is no trusted proxy.
+pub fn peer_behind(peer: IpAddr, forwarded: Option<&str>, trusted: &[ipnet::IpNet]) -> IpAddr {
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|range| range.contains(ip));
+    if !is_trusted(&peer) {
+        return peer;
+    }
+    forwarded
+        .into_iter()
+        .flat_map(|list| list.rsplit(','))
+        .map_while(|entry| entry.trim().parse::<IpAddr>().ok())
+        .find(|ip| !is_trusted(ip))
+        .unwrap_or(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forwarded_address_is_believed_only_from_a_trusted_proxy() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        for (peer, forwarded, expected) in [
+            ("1.2.3.4", Some("9.9.9.9"), "1.2.3.4"),
+            ("10.0.0.1", Some("9.9.9.9"), "9.9.9.9"),
+            ("10.0.0.1", Some("6.6.6.6, 9.9.9.9, 10.0.0.7"), "9.9.9.9"),
+            ("10.0.0.1", Some("6.6.6.6, junk, 10.0.0.7"), "10.0.0.1"),
+            ("10.0.0.1", None, "10.0.0.1"),
+        ] {
+            assert_eq!(peer_behind(ip(peer), forwarded, &trusted), ip(expected), "{peer} {forwarded:?}");
+        }
+    }
+}

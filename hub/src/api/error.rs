@@ -1,0 +1,184 @@
+//! What went wrong → status, code and words; nowhere else (docs/status-codes.md lists every code).
+
+use std::{borrow::Cow, fmt};
+
+use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+use domain::{agent, claim, node, share, tunnel, workspace};
+use schemas::problem::FieldProblem;
+
+use crate::actors::ExecuteError;
+
+/// An answer that is no success. The middleware of `api::problems` gives it its body and request id.
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    pub status: StatusCode,
+    /// For programs, for ever.
+    pub code: &'static str,
+    /// For people, with the next step where there is one.
+    pub message: Cow<'static, str>,
+    pub details: Vec<FieldProblem>,
+    /// Seconds; with 429.
+    pub retry_after: Option<u64>,
+    /// What telemetry gets beside the message and the caller does not.
+    pub internal: Option<String>,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into(), details: Vec::new(), retry_after: None, internal: None }
+    }
+    /// One field that breaks its rule.
+    pub fn field(field: &str, message: impl fmt::Display) -> Self {
+        let details = vec![FieldProblem { field: field.to_owned(), message: message.to_string() }];
+        let words = format!("`{field}` {message}.");
+        Self { details, ..Self::new(StatusCode::BAD_REQUEST, "validation_failed", words) }
+    }
+    /// It does not exist, or not in the caller's workspace.
+    pub fn not_found(kind: &'static str, id: impl fmt::Display) -> Self {
+        let code = match kind {
+            "agent" => "agent_not_found",
+            "tunnel" => "tunnel_not_found",
+            "share" => "share_not_found",
+            "key" => "key_not_found",
+            _ => "not_found",
+        };
+        Self::new(StatusCode::NOT_FOUND, code, format!("No {kind} {id} in this workspace."))
+    }
+    fn conflict(code: &'static str, message: String) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message)
+    }
+    fn bad(code: &'static str, message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+    pub fn unavailable(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+    /// A bug or a broken dependency: the caller learns no internals.
+    pub fn internal(error: impl fmt::Display) -> Self {
+        let message = "The hub failed to answer this request; its operator finds the cause by the request id.";
+        Self {
+            internal: Some(error.to_string()),
+            ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+        }
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+    // The body is made by the middleware, which knows the request's id and what the client accepts.
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status)
+    }
+}
+
+/// A domain's refusal as an answer.
+pub trait Refusal {
+    fn to_api(&self) -> ApiError;
+}
+
+impl<R: Refusal> From<ExecuteError<R>> for ApiError {
+    fn from(error: ExecuteError<R>) -> Self {
+        let with = |internal: String, error: Self| Self { internal: Some(internal), ..error };
+        match error {
+            ExecuteError::Rejected(rejection) => rejection.to_api(),
+            ExecuteError::NotFound => {
+                Self::new(StatusCode::NOT_FOUND, "not_found", "Nothing of that id in this workspace.")
+            }
+            ExecuteError::Busy => {
+                Self::unavailable("busy", "Too many changes to one thing at once; try again in a moment.")
+            }
+            ExecuteError::Unavailable(reason) => with(
+                reason,
+                Self::unavailable("log_unavailable", "The event log takes no writes now; nothing was changed."),
+            ),
+            ExecuteError::Refused(reason) => Self::internal(reason),
+            ExecuteError::InDoubt(reason) => with(
+                reason,
+                Self::unavailable("in_doubt", "It is not known whether this was done; look before trying again."),
+            ),
+        }
+    }
+}
+
+impl Refusal for workspace::Rejection {
+    fn to_api(&self) -> ApiError {
+        let words = format!("{self}.");
+        match self {
+            Self::WorkspaceUnknown => ApiError::new(StatusCode::NOT_FOUND, "workspace_not_found", words),
+            Self::KeyUnknown(id) => ApiError::not_found("key", id),
+            Self::KeysExhausted => ApiError::conflict("keys_exhausted", words),
+            Self::ScopesMissing => ApiError::field("scopes", "must name at least one scope"),
+            Self::ExpiryPast => ApiError::field("expiresIn", "must lie in the future"),
+            Self::LastAdminKey => ApiError::conflict("last_admin_key", words),
+        }
+    }
+}
+
+impl Refusal for agent::Rejection {
+    fn to_api(&self) -> ApiError {
+        let words = format!("{self}.");
+        match self {
+            Self::AgentUnknown | Self::AgentGone => ApiError::new(StatusCode::NOT_FOUND, "agent_not_found", words),
+            Self::TokenUnknown => ApiError::new(StatusCode::UNAUTHORIZED, "invalid_agent_token", words),
+            Self::SessionSuperseded => ApiError::conflict("session_superseded", words),
+        }
+    }
+}
+
+impl Refusal for tunnel::Rejection {
+    fn to_api(&self) -> ApiError {
+        let words = format!("{self}.");
+        match self {
+            Self::TunnelUnknown => ApiError::new(StatusCode::NOT_FOUND, "tunnel_not_found", words),
+            Self::ProtectedPort { port, engine } => ApiError::bad(
+                "protected_port",
+                format!(
+                    "Port {port} ({engine}) is never published. Use `connect reach`, or a share, which serves queries only."
+                ),
+            ),
+            Self::MetadataTooLarge { .. } => ApiError::field("metadata", self),
+            Self::ExpiryPast => ApiError::field("expiresIn", "must lie in the future"),
+            Self::NotDue => ApiError::conflict("not_due", words),
+        }
+    }
+}
+
+impl Refusal for share::Rejection {
+    fn to_api(&self) -> ApiError {
+        let words = format!("{self}.");
+        match self {
+            Self::ShareUnknown => ApiError::new(StatusCode::NOT_FOUND, "share_not_found", words),
+            Self::ExpiryPast => ApiError::field("expiresIn", "must lie in the future"),
+            Self::RateLimitRange => ApiError::field("rateLimitPerMin", "must be 1-1000"),
+            Self::TooManyPaths => ApiError::field("allowedPaths", "must have at most 50 rules"),
+            Self::EmptyList => ApiError::bad("validation_failed", words),
+            Self::NotDue => ApiError::conflict("not_due", words),
+        }
+    }
+}
+
+impl Refusal for claim::Rejection {
+    fn to_api(&self) -> ApiError {
+        match self {
+            Self::ClaimTaken { .. } => ApiError::conflict("already_taken", "It is taken already.".to_owned()),
+            Self::ClaimQuarantined { until } => {
+                ApiError::conflict("quarantined", format!("It was in use before and is free again on {until}."))
+            }
+            Self::ClaimNotHeld { .. } => ApiError::internal(self),
+        }
+    }
+}
+
+impl Refusal for node::Rejection {
+    fn to_api(&self) -> ApiError {
+        match *self {}
+    }
+}

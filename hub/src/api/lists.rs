@@ -1,0 +1,139 @@
+//! What all lists and writes share: paging, `Link`, positions, ETags, reading one's own writes.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
+use serde::Serialize;
+
+use super::{Ports, caller::Caller, error::ApiError};
+use crate::actors::Done;
+
+/// How many items a list shows unless it is asked for fewer or more.
+pub const LIMIT_DEFAULT: usize = 100;
+/// The most items of one page.
+pub const LIMIT_MAX: usize = 1_000;
+/// How long a list waits for the views to show the caller's last write; then it answers with what they have.
+pub const VIEWS_PATIENCE: Duration = Duration::from_secs(1);
+/// Where a write went and what a reader wants to have seen.
+pub const POSITION_HEADER: &str = "pconnect-position";
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub limit: usize,
+    pub cursor: Option<String>,
+}
+
+/// The query's parameters, refused when unknown: a misspelt filter must not answer with everything.
+///
+/// # Errors
+/// 400 naming the parameter.
+pub fn parameters(request: &HttpRequest, known: &[&str]) -> Result<Vec<(String, String)>, ApiError> {
+    let pairs: Vec<(String, String)> = actix_web::web::Query::from_query(request.query_string())
+        .map(actix_web::web::Query::into_inner)
+        .map_err(|_| ApiError::field("query", "cannot be read"))?;
+    match pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        Some((name, _)) => Err(ApiError::field(name, "is no parameter of this list")),
+        None => Ok(pairs),
+    }
+}
+
+/// The value of a parameter.
+pub fn parameter<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// Which page is asked for.
+///
+/// # Errors
+/// 400 for a limit out of range.
+pub fn page(pairs: &[(String, String)]) -> Result<Page, ApiError> {
+    let limit = match parameter(pairs, "limit") {
+        None => LIMIT_DEFAULT,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+            .ok_or_else(|| ApiError::field("limit", "must be a number from 1 to 1000"))?,
+    };
+    Ok(Page { limit, cursor: parameter(pairs, "cursor").map(str::to_owned) })
+}
+
+/// A page as an answer, with `Link: <…>; rel="next"` when there is more.
+pub fn answer(request: &HttpRequest, body: &impl Serialize, next: Option<&str>) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    if let Some(cursor) = next {
+        let kept = request.query_string().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+        let query: Vec<String> = kept.map(str::to_owned).chain([format!("cursor={cursor}")]).collect();
+        let link = format!("<{}?{}>; rel=\"next\"", request.path(), query.join("&"));
+        response.insert_header((header::LINK, link));
+    }
+    response.json(body)
+}
+
+/// Notes where the caller wrote, for its next list, and says it.
+pub fn written(ports: &Ports, caller: &Caller, done: Done, response: &mut HttpResponseBuilder) {
+    if done.position > 0
+        && let Some(key) = caller.key_id()
+    {
+        let mut last = ports.last_written.entry(key).or_default();
+        *last = (*last).max(done.position);
+    }
+    // The log's own position never leaves the hub; the header carries it sealed against reading by its workspace only
+    // in the sense that it is opaque: callers send it back as it came.
+    if done.position > 0 {
+        response.insert_header((POSITION_HEADER, opaque(done.position)));
+    }
+    response.insert_header((header::ETAG, etag(done.revision)));
+}
+
+/// A resource's ETag is its stream's revision.
+pub fn etag(revision: u64) -> String {
+    format!("\"{revision}\"")
+}
+
+/// Waits until the catalog shows what the caller wrote last, and what it says that it wants to have seen.
+pub async fn see_own_writes(ports: &Ports, caller: &Caller, request: &HttpRequest) {
+    let said = request.headers().get(POSITION_HEADER).and_then(|value| from_opaque(value.to_str().ok()?));
+    let noted = caller.key_id().and_then(|key| ports.last_written.get(&key).map(|position| *position));
+    // A position beyond the head is nobody's write; waiting for it would only be slow.
+    let head = *ports.log.head().borrow();
+    if let Some(position) = said.max(noted) {
+        ports.views.wait_for_catalog(position.min(head), VIEWS_PATIENCE).await;
+    }
+}
+
+// Positions of the whole log would tell one tenant how busy the others are, so they are mixed with a constant of this
+// process; a caller can send one back but not compare two.
+fn opaque(position: u64) -> String {
+    format!("{:016x}", position.wrapping_mul(MIX).rotate_left(23) ^ *mask())
+}
+
+fn from_opaque(text: &str) -> Option<u64> {
+    let mixed = u64::from_str_radix(text, 16).ok()? ^ *mask();
+    Some(mixed.rotate_right(23).wrapping_mul(UNMIX))
+}
+
+const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
+/// The inverse of `MIX` modulo 2^64.
+const UNMIX: u64 = 0xF1DE_83E1_9937_733D;
+
+fn mask() -> &'static u64 {
+    static MASK: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    MASK.get_or_init(|| {
+        u64::from_be_bytes(*crate::secrets::random_bytes().first_chunk().expect("32 bytes are more than 8"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_comes_back_as_it_went_out() {
+        for position in [0, 1, 2, 77, u64::MAX] {
+            assert_eq!(from_opaque(&opaque(position)), Some(position));
+        }
+        assert_eq!(from_opaque("x"), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! What the hub knows → what the API shows.
+
+use domain::{
+    agent::ClientType,
+    ids::{AgentId, ShareId, TunnelId},
+    share::{Ended, Share as ShareState},
+    time::Timestamp,
+    tunnel::{Condition, Details, Outage},
+    workspace::Key as KeyState,
+};
+use projections::routes::Entry;
+use schemas::rest;
+
+use super::Ports;
+use crate::creation::public_share_id;
+
+fn moment(at: Timestamp) -> String {
+    at.to_string()
+}
+
+/// The status word and the reason behind `error`.
+fn status(ports: &Ports, details: &Details) -> (&'static str, Option<String>) {
+    if details.paused {
+        return ("paused", None);
+    }
+    let online = ports.sessions.is_connected(details.created.agent_id);
+    match &details.condition {
+        Condition::Connected(_) if online => ("active", None),
+        Condition::Failed(Outage::TargetUnreachable(words)) if online => {
+            ("error", Some(format!("the agent cannot reach the target: {words}")))
+        }
+        Condition::Failed(Outage::TargetRefused(words)) if online => {
+            ("error", Some(format!("the agent's owner does not allow this target: {words}")))
+        }
+        Condition::Connecting | Condition::Connected(_) | Condition::Failed(_) => ("connecting", None),
+    }
+}
+
+/// The URL under which everybody reaches a public tunnel.
+pub fn public_url(ports: &Ports, id: TunnelId, details: &Details) -> Option<String> {
+    if !details.created.is_public {
+        return None;
+    }
+    let share = ports.routes.share(public_share_id(id))?;
+    if share.state.ended.is_some() {
+        return None;
+    }
+    share.state.created.as_ref().map(|created| ports.links.slug(&created.slug))
+}
+
+/// A tunnel, field by field as seed 004 shows it.
+pub fn tunnel(ports: &Ports, id: TunnelId, entry: &Entry<domain::tunnel::Tunnel>) -> Option<rest::Tunnel> {
+    let details = entry.state.open()?;
+    let (status, status_reason) = status(ports, details);
+    let created = &details.created;
+    Some(rest::Tunnel {
+        id: id.to_string(),
+        name: created.name.to_string(),
+        agent_id: created.agent_id.to_string(),
+        target_host: created.target.host.clone(),
+        target_port: created.target.port,
+        tunnel_port: created.tunnel_port,
+        protocol: created.protocol.name().to_owned(),
+        status: status.to_owned(),
+        status_reason,
+        is_public: created.is_public,
+        public_url: public_url(ports, id, details),
+        metadata: details.metadata.clone(),
+        created_at: moment(entry.created_at),
+        expires_at: created.expires_at.map(moment),
+        last_activity_at: ports.accesses.last_activity(id).map(moment),
+    })
+}
+
+/// A share as lists show it: never its token.
+pub fn share(ports: &Ports, id: ShareId, entry: &Entry<ShareState>) -> Option<rest::Share> {
+    let created = entry.state.created.as_ref()?;
+    let totals = ports.accesses.totals(id);
+    let now = ports.clock.now();
+    let ended = entry.state.ended.is_some() || created.expires_at.is_some_and(|at| at <= now);
+    let tunnel_open = ports.routes.tunnel(created.tunnel_id).is_some_and(|tunnel| tunnel.state.open().is_some());
+    let revoked_at = matches!(entry.state.ended, Some(Ended::Revoked { .. })).then(|| moment(entry.changed_at));
+    Some(rest::Share {
+        id: id.to_string(),
+        tunnel_id: created.tunnel_id.to_string(),
+        name: created.name.to_string(),
+        description: created.description.as_ref().map(|text| text.as_str().to_owned()),
+        expires_at: created.expires_at.map(moment),
+        revoked_at,
+        created_at: moment(entry.created_at),
+        last_accessed_at: totals.last_accessed_at.map(moment),
+        access_count: totals.count,
+        is_active: !ended && tunnel_open,
+        token_preview: created.token_preview.clone(),
+        allowed_paths: created
+            .allowed_paths
+            .as_ref()
+            .map(|rules| rules.iter().map(|rule| rule.as_str().to_owned()).collect()),
+        allowed_methods: created
+            .allowed_methods
+            .as_ref()
+            .map(|methods| methods.iter().map(|method| method.name().to_owned()).collect()),
+        rate_limit_per_min: created.rate_limit_per_min,
+        read_only: created.read_only,
+        subdomain: created.slug.clone(),
+    })
+}
+
+/// An agent.
+pub fn agent(ports: &Ports, id: AgentId, entry: &Entry<domain::agent::Agent>) -> Option<rest::Agent> {
+    let registered = entry.state.registered.as_ref().filter(|_| !entry.state.deleted)?;
+    let session = ports.sessions.seen(id);
+    Some(rest::Agent {
+        id: id.to_string(),
+        name: registered.name.to_string(),
+        label: registered.label.to_string(),
+        status: if session.is_some() { "online" } else { "offline" }.to_owned(),
+        client_type: registered.client_type.map(client_type),
+        created_at: moment(entry.created_at),
+        connected_at: session.as_ref().map(|session| moment(session.connected_at)),
+        last_seen_at: session
+            .as_ref()
+            .map(|_| moment(ports.clock.now()))
+            .or_else(|| Some(moment(entry.changed_at))),
+        tunnel_count: u64::try_from(ports.routes.tunnels_of(id).len()).unwrap_or(u64::MAX),
+    })
+}
+
+fn client_type(kind: ClientType) -> String {
+    let value = serde_json::to_value(kind).expect("a client type is a word");
+    value.as_str().expect("a client type is a word").to_owned()
+}
+
+/// A key without its secret.
+pub fn key(ports: &Ports, key: &KeyState, created_at: Option<Timestamp>) -> rest::Key {
+    let created = &key.created;
+    rest::Key {
+        id: created.key_id.to_string(),
+        name: created.name.to_string(),
+        prefix: created.prefix.clone(),
+        scopes: created.scopes.iter().map(|scope| scope.name().to_owned()).collect(),
+        allowed_ip_ranges: created.allowed_ip_ranges.iter().map(ToString::to_string).collect(),
+        created_at: moment(created_at.unwrap_or_else(|| made_at(created.key_id.uuid()))),
+        expires_at: created.expires_at.map(moment),
+        last_used_at: ports.last_used.get(&created.key_id).map(|at| moment(*at)),
+        key: None,
+    }
+}
+
+/// The time in a UUIDv7.
+fn made_at(id: uuid::Uuid) -> Timestamp {
+    let seconds_and_nanos = id.get_timestamp().map(|stamp| stamp.to_unix()).unwrap_or_default();
+    let millis = i64::try_from(seconds_and_nanos.0).unwrap_or(0).saturating_mul(1_000)
+        + i64::from(seconds_and_nanos.1 / 1_000_000);
+    Timestamp::from_millis(millis)
+}

@@ -1,0 +1,119 @@
+//! The middleware around every answer: request id, the one error shape, methods that a URL does not have.
+
+use std::borrow::Cow;
+
+use actix_web::{
+    HttpMessage as _, HttpRequest, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{StatusCode, header},
+    middleware::Next,
+};
+use domain::ids::RequestId;
+use schemas::problem::Problem;
+use uuid::Uuid;
+
+use super::error::ApiError;
+
+/// The answer to a URL that the API does not have.
+pub async fn no_such_url(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    Err(ApiError::new(
+        StatusCode::NOT_FOUND,
+        "no_such_url",
+        format!("Nothing answers {} {} here.", request.method(), request.path()),
+    ))
+}
+
+/// Gives the request its id before, and the answer its id and error shape after.
+///
+/// # Errors
+/// None of its own: what handlers return as errors becomes an answer here.
+pub async fn around<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let id = RequestId::new(Uuid::now_v7());
+    request.extensions_mut().insert(id);
+    let problem_json = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains("application/problem+json"));
+    let (method, path) = (request.method().clone(), request.path().to_owned());
+    let exchange = request.request().clone();
+    let response = match next.call(request).await {
+        Ok(response) => response.map_into_boxed_body(),
+        Err(error) => ServiceResponse::from_err(error, exchange),
+    };
+    let status = response.status();
+    let mut response = if status.is_client_error() || status.is_server_error() {
+        let error = cause(&response);
+        if status.is_server_error() {
+            let internal = error.internal.as_deref().unwrap_or_default();
+            tracing::warn!(request_id = %id, %method, path, code = error.code, internal, "request {id} failed");
+        }
+        let rendered = render(&error, id, problem_json);
+        let (exchange, former) = response.into_parts();
+        let mut rendered = rendered;
+        for name in [header::ALLOW, header::WWW_AUTHENTICATE] {
+            if let Some(value) = former.headers().get(&name) {
+                rendered.headers_mut().insert(name, value.clone());
+            }
+        }
+        ServiceResponse::new(exchange, rendered)
+    } else {
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        header::HeaderName::from_static("x-request-id"),
+        header::HeaderValue::from_str(&id.to_string()).expect("an id is plain ASCII"),
+    );
+    // Answers hold secrets and other people's names: nobody on the way keeps them.
+    headers.entry(header::CACHE_CONTROL).or_insert(header::HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn cause(response: &ServiceResponse<BoxBody>) -> ApiError {
+    let status = response.status();
+    if let Some(error) = response.response().error() {
+        if let Some(error) = error.as_error::<ApiError>() {
+            return error.clone();
+        }
+        let (code, words): (_, Cow<'static, str>) = match status {
+            StatusCode::BAD_REQUEST => ("bad_request", error.to_string().into()),
+            StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "The body is too large.".into()),
+            _ => return ApiError { status, ..ApiError::internal(error) },
+        };
+        return ApiError::new(status, code, words);
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        return ApiError::new(status, "method_not_allowed", "This URL does not answer that method; see `Allow`.");
+    }
+    ApiError::new(status, "error", status.canonical_reason().unwrap_or("Error"))
+}
+
+/// The answer's body and headers.
+pub fn render(error: &ApiError, id: RequestId, problem_json: bool) -> HttpResponse {
+    let problem = Problem {
+        status_code: error.status.as_u16(),
+        error: error.status.canonical_reason().unwrap_or("Error").to_owned(),
+        code: error.code.to_owned(),
+        message: error.message.to_string(),
+        request_id: id.to_string(),
+        details: error.details.clone(),
+        retry_after: error.retry_after,
+    };
+    let mut builder = HttpResponse::build(error.status);
+    if let Some(seconds) = error.retry_after {
+        builder.insert_header((header::RETRY_AFTER, seconds));
+    }
+    if error.status == StatusCode::UNAUTHORIZED {
+        builder.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"private-connect\""));
+    }
+    if problem_json {
+        builder.content_type("application/problem+json").body(problem.rfc9457().to_string())
+    } else {
+        builder.json(problem)
+    }
+}

@@ -1,0 +1,300 @@
+//! Shares: create, list, revoke, what a visitor may know, and who came.
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use domain::{
+    ids::{ShareId, TunnelId},
+    names::{Description, Name},
+    policy::{expiry::Lifetime, methods::Method, paths::PathRule, slug},
+    share::{Command, RevokeReason, Share},
+    time::Timestamp,
+    workspace::Scope,
+};
+use projections::{access_log::AccessFilter, routes::Entry};
+use schemas::rest::{
+    AccessLog, CreateShare, ServiceShareCreated, ShareCreated, ShareInfo, ShareInfoService, Shares, Success,
+};
+
+use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, lists, present, tunnels};
+use crate::{creation::NewShare, secrets::sha256};
+
+/// `POST /v1/tunnels/:id/share`.
+pub async fn create_for_tunnel(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: Body<CreateShare>,
+) -> Result<HttpResponse, ApiError> {
+    let (mut response, share) = create(&ports, &caller, &request, &id, body).await?;
+    Ok(response.json(share))
+}
+
+/// `POST /v1/services/:id/shares`: the same, wrapped as the seed shows it.
+pub async fn create_for_service(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: Body<CreateShare>,
+) -> Result<HttpResponse, ApiError> {
+    let (mut response, share) = create(&ports, &caller, &request, &id, body).await?;
+    Ok(response.json(ServiceShareCreated { success: true, share }))
+}
+
+async fn create(
+    ports: &Ports,
+    caller: &Caller,
+    request: &HttpRequest,
+    id: &str,
+    body: Body<CreateShare>,
+) -> Result<(actix_web::HttpResponseBuilder, ShareCreated), ApiError> {
+    caller.require(Scope::Write)?;
+    let (tunnel_id, _) = tunnels::find(ports, caller, id)?;
+    // What the fields say is checked before an idempotency key is spent on it.
+    into_share(&body.value, tunnel_id, ports.clock.now())?;
+    let seed = idempotency::seed(ports, caller, request, &body.bytes).await?;
+    let new = into_share(&body.value, tunnel_id, seed.first_seen().unwrap_or_else(|| ports.clock.now()))?;
+    let (name, expires_at, chosen) = (new.name.to_string(), new.expires_at, new.subdomain.is_some());
+    let (share_id, token, done) = ports.creator.share(&caller.who(), &seed, new).await?;
+    let share = ports.routes.share(share_id);
+    let slug = share.and_then(|entry| entry.state.created.as_ref().map(|created| created.slug.clone()));
+    let mut response = HttpResponse::Created();
+    lists::written(ports, caller, done, &mut response);
+    let notice = "A chosen subdomain can be guessed: whoever guesses it can use this share.";
+    let created = ShareCreated {
+        id: share_id.to_string(),
+        token: token.reveal().to_owned(),
+        name,
+        expires_at: expires_at.map(|at| at.to_string()),
+        share_url: ports.links.share(token.reveal()),
+        subdomain_url: slug.map(|slug| ports.links.slug(&slug)),
+        notice: chosen.then(|| notice.to_owned()),
+    };
+    Ok((response, created))
+}
+
+fn into_share(body: &CreateShare, tunnel_id: TunnelId, now: Timestamp) -> Result<NewShare, ApiError> {
+    let lifetime = match &body.expires_in {
+        None => Lifetime::DEFAULT,
+        Some(text) => Lifetime::parse(text).map_err(|error| ApiError::field("expiresIn", error))?,
+    };
+    let rate_limit_per_min = match body.rate_limit_per_min {
+        None => None,
+        Some(limit) => Some(
+            u16::try_from(limit)
+                .ok()
+                .filter(|limit| (1..=1_000).contains(limit))
+                .ok_or_else(|| ApiError::field("rateLimitPerMin", "must be 1-1000"))?,
+        ),
+    };
+    if let Some(subdomain) = &body.subdomain {
+        slug::check_chosen(subdomain).map_err(|error| ApiError::field("subdomain", error))?;
+    }
+    Ok(NewShare {
+        tunnel_id,
+        name: Name::parse(&body.name).map_err(|error| ApiError::field("name", error))?,
+        description: match &body.description {
+            None => None,
+            Some(text) => {
+                Some(Description::parse(text).map_err(|error| ApiError::field("description", error))?)
+            }
+        },
+        expires_at: lifetime.ends_at(now),
+        allowed_paths: rules(body.allowed_paths.as_deref())?,
+        allowed_methods: methods(body.allowed_methods.as_deref())?,
+        rate_limit_per_min,
+        subdomain: body.subdomain.clone(),
+        read_only: body.read_only.unwrap_or(true),
+    })
+}
+
+fn rules(texts: Option<&[String]>) -> Result<Option<Vec<PathRule>>, ApiError> {
+    let parse = |text: &String| PathRule::parse(text).map_err(|error| ApiError::field("allowedPaths", error));
+    match texts {
+        None => Ok(None),
+        Some([]) => Err(ApiError::field("allowedPaths", "must not be empty; leave it out to allow every path")),
+        Some(texts) => texts.iter().map(parse).collect::<Result<Vec<_>, _>>().map(Some),
+    }
+}
+
+fn methods(texts: Option<&[String]>) -> Result<Option<Vec<Method>>, ApiError> {
+    let parse = |text: &String| text.parse::<Method>().map_err(|error| ApiError::field("allowedMethods", error));
+    match texts {
+        None => Ok(None),
+        Some([]) => Err(ApiError::field("allowedMethods", "must not be empty; leave it out to allow every method")),
+        Some(texts) => texts.iter().map(parse).collect::<Result<Vec<_>, _>>().map(Some),
+    }
+}
+
+/// `GET /v1/services/:id/shares`: ended ones too, newest last.
+pub async fn list_of_service(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Read)?;
+    let (tunnel, _) = tunnels::find(&ports, &caller, &id)?;
+    let parameters = lists::parameters(&request, &["limit", "cursor"])?;
+    let (shares, next) = page_of(&ports, &caller, &request, &parameters, Some(tunnel), None).await?;
+    Ok(lists::answer(&request, &Shares { shares }, next.as_deref()))
+}
+
+/// `GET /v1/shares?tunnelId&active`.
+pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Read)?;
+    let parameters = lists::parameters(&request, &["limit", "cursor", "tunnelId", "active"])?;
+    let tunnel = match lists::parameter(&parameters, "tunnelId") {
+        None => None,
+        Some(text) => Some(tunnels::find(&ports, &caller, text)?.0),
+    };
+    let active = match lists::parameter(&parameters, "active") {
+        None => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(_) => return Err(ApiError::field("active", "must be true or false")),
+    };
+    let (shares, next) = page_of(&ports, &caller, &request, &parameters, tunnel, active).await?;
+    Ok(lists::answer(&request, &Shares { shares }, next.as_deref()))
+}
+
+async fn page_of(
+    ports: &Ports,
+    caller: &Caller,
+    request: &HttpRequest,
+    parameters: &[(String, String)],
+    tunnel: Option<TunnelId>,
+    active: Option<bool>,
+) -> Result<(Vec<schemas::rest::Share>, Option<String>), ApiError> {
+    let page = lists::page(parameters)?;
+    lists::see_own_writes(ports, caller, request).await;
+    let now = ports.clock.now();
+    let found = ports.catalog.shares(caller.workspace, tunnel, active, now, page.cursor.as_deref(), page.limit);
+    let (ids, next) = lists::view(found)?;
+    let shown =
+        ids.into_iter().filter_map(|id| present::share(ports, id, &*ports.routes.share(id)?)).collect();
+    Ok((shown, next))
+}
+
+fn find(
+    ports: &Ports,
+    caller: &Caller,
+    text: &str,
+) -> Result<(ShareId, std::sync::Arc<Entry<Share>>), ApiError> {
+    let missing = || ApiError::not_found("share", text);
+    let id: ShareId = text.parse().map_err(|_| missing())?;
+    let entry = ports.routes.share(id).ok_or_else(missing)?;
+    let here = entry.state.created.as_ref().is_some_and(|created| created.workspace_id == caller.workspace);
+    if here { Ok((id, entry)) } else { Err(missing()) }
+}
+
+/// `GET /v1/shares/:id`.
+pub async fn get(ports: web::Data<Ports>, caller: Caller, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Read)?;
+    let (id, entry) = find(&ports, &caller, &id)?;
+    let shown = present::share(&ports, id, &entry);
+    Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(entry.revision))).json(shown))
+}
+
+/// `DELETE /v1/shares/:id`: the link refuses the next request.
+pub async fn revoke(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Write)?;
+    let (id, entry) = find(&ports, &caller, &id)?;
+    tunnels::if_match(&request, entry.revision)?;
+    let command = Command::Revoke { reason: RevokeReason::Requested };
+    let done = ports.executor.share(id, caller.who(), command).await?;
+    let mut response = HttpResponse::Ok();
+    lists::written(&ports, &caller, done, &mut response);
+    Ok(response.json(Success { success: true }))
+}
+
+/// What a visitor may know of a link: no target. Used by the API's and by the edge's listener.
+///
+/// # Errors
+/// 404 for an unknown token, 403 for an ended share.
+pub fn info_of(ports: &Ports, token: &str) -> Result<ShareInfo, ApiError> {
+    let unknown = || ApiError::new(StatusCode::NOT_FOUND, "share_not_found", "No such link.");
+    let (_, entry) = ports.routes.share_by_token(&sha256(token.as_bytes())).ok_or_else(unknown)?;
+    let created = entry.state.created.as_ref().ok_or_else(unknown)?;
+    let over = |code, words: &'static str| ApiError::new(StatusCode::FORBIDDEN, code, words);
+    match ports.routes.gate(&entry.state, ports.clock.now()) {
+        Err(domain::access::Denied::ShareExpired) => return Err(over("share_expired", "This link has expired.")),
+        Err(domain::access::Denied::ShareRevoked | domain::access::Denied::TunnelGone) => {
+            return Err(over("share_revoked", "This link was revoked."));
+        }
+        // A paused tunnel or an absent agent does not change what the link is.
+        Err(_) | Ok(_) => {}
+    }
+    let tunnel = ports.routes.tunnel(created.tunnel_id).ok_or_else(unknown)?;
+    let details = tunnel.state.open().ok_or_else(unknown)?;
+    let workspace = ports.routes.workspace(created.workspace_id);
+    Ok(ShareInfo {
+        name: created.name.to_string(),
+        description: created.description.as_ref().map(|text| text.as_str().to_owned()),
+        expires_at: created.expires_at.map(|at| at.to_string()),
+        workspace_name: workspace
+            .and_then(|entry| entry.state.created.as_ref().map(|created| created.name.to_string()))
+            .unwrap_or_default(),
+        service: ShareInfoService {
+            name: details.created.name.to_string(),
+            protocol: details.created.protocol.name().to_owned(),
+        },
+    })
+}
+
+/// `GET /v1/shared/:token/info`, without credentials.
+pub async fn info(ports: web::Data<Ports>, token: web::Path<String>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(info_of(&ports, &token)?))
+}
+
+/// `GET /v1/shares/:id/logs`: newest first, everything that was answered before the question included.
+pub async fn logs(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    caller.require(Scope::Read)?;
+    let (id, _) = find(&ports, &caller, &id)?;
+    let known = ["limit", "cursor", "since", "until", "status", "method", "ip", "path"];
+    let parameters = lists::parameters(&request, &known)?;
+    let page = lists::page(&parameters)?;
+    let filter = filter(&parameters)?;
+    let position = ports.recorder.flushed().await;
+    ports.views.wait_for_accesses(position, lists::VIEWS_PATIENCE).await;
+    let (reader, keyring) = (ports.accesses.clone(), std::sync::Arc::clone(&ports.keyring));
+    let found = web::block(move || {
+        let open = |workspace, share, sealed: &[u8]| keyring.open_personal(workspace, Some(share), sealed);
+        reader.query(id, &filter, page.cursor.as_deref(), page.limit, &open)
+    });
+    let (logs, next) = lists::view(found.await.map_err(ApiError::internal)?)?;
+    Ok(lists::answer(&request, &AccessLog { logs }, next.as_deref()))
+}
+
+fn filter(parameters: &[(String, String)]) -> Result<AccessFilter, ApiError> {
+    let moment = |name: &str| match lists::parameter(parameters, name) {
+        None => Ok(None),
+        Some(text) => text.parse::<Timestamp>().map(Some).map_err(|error| ApiError::field(name, error)),
+    };
+    let status = match lists::parameter(parameters, "status") {
+        None => None,
+        Some(text) => {
+            let status = text.parse::<u16>().ok().filter(|status| (100..=599).contains(status));
+            Some(status.ok_or_else(|| ApiError::field("status", "must be a status code"))?)
+        }
+    };
+    let text = |name: &str| lists::parameter(parameters, name).map(str::to_owned);
+    Ok(AccessFilter {
+        since: moment("since")?,
+        until: moment("until")?,
+        status,
+        method: text("method"),
+        ip: text("ip"),
+        path: text("path"),
+    })
+}
