@@ -4,6 +4,7 @@ pub mod actors;
 pub mod clock;
 pub mod edge;
 pub mod event_log;
+pub mod keyring;
 pub mod limits;
 pub mod running;
 pub mod secrets;

@@ -50,7 +50,7 @@ const CLOSING_ATTEMPTS: u32 = 30;
 
 /// Seals the personal part of an event under the key of workspace, share and day.
 pub type Sealer =
-    Arc<dyn Fn(WorkspaceId, ShareId, Timestamp, &[u8]) -> Result<Box<[u8]>, String> + Send + Sync>;
+    Arc<dyn Fn(WorkspaceId, ShareId, Timestamp, &str) -> Result<Box<[u8]>, String> + Send + Sync>;
 
 /// How accesses are recorded.
 #[derive(Debug, Clone, Copy)]
@@ -386,8 +386,7 @@ impl Writer {
         while let Some(PackedShare { workspace, share, events }) = self.packed.front() {
             let mut sealed = Vec::with_capacity(events.len());
             for packed in events {
-                let seal =
-                    |visitors: &String| (self.deps.sealer)(*workspace, *share, now, visitors.as_bytes());
+                let seal = |visitors: &String| (self.deps.sealer)(*workspace, *share, now, visitors);
                 let personal = packed.visitors.as_ref().map(seal).transpose()?;
                 let encoded = packed.event.encode();
                 sealed.push(NewEvent {

@@ -3,6 +3,11 @@
 //! Invariants: an acknowledged append is durable; positions are total and gapless to readers; an event id is
 //! recorded once, however often it is appended; one append goes to one stream.
 
+pub mod limits;
+pub mod memory;
+pub mod segments;
+pub mod verify;
+
 use std::{fmt, sync::Arc};
 
 use domain::{
@@ -99,8 +104,9 @@ pub trait EventLog: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Recorded>, ReadError>>;
 
-    /// Events of the given families with a position above `after`, in order, at most `limit`.
-    /// An empty answer means: nothing yet above `after` up to the head.
+    /// Events of the given families with a position above `after`, in order, at most `limit`. Fewer may come although
+    /// there are more (an engine bounds the bytes of one answer); an empty answer means: nothing yet above `after`
+    /// up to the head.
     fn read_all(
         &self,
         after: u64,
