@@ -3,6 +3,7 @@
 pub mod actors;
 pub mod clock;
 pub mod event_log;
+pub mod readers;
 pub mod running;
 pub mod secrets;
 pub mod settings;
