@@ -112,6 +112,7 @@ impl Refusal for workspace::Rejection {
     fn to_api(&self) -> ApiError {
         let words = format!("{self}.");
         match self {
+            Self::WorkspaceExists | Self::KeyExists(_) => ApiError::conflict("already_exists", words),
             Self::WorkspaceUnknown => ApiError::new(StatusCode::NOT_FOUND, "workspace_not_found", words),
             Self::KeyUnknown(id) => ApiError::not_found("key", id),
             Self::KeysExhausted => ApiError::conflict("keys_exhausted", words),
@@ -137,6 +138,7 @@ impl Refusal for tunnel::Rejection {
     fn to_api(&self) -> ApiError {
         let words = format!("{self}.");
         match self {
+            Self::TunnelExists => ApiError::conflict("already_exists", words),
             Self::TunnelUnknown => ApiError::new(StatusCode::NOT_FOUND, "tunnel_not_found", words),
             Self::ProtectedPort { port, engine } => ApiError::bad(
                 "protected_port",
@@ -155,6 +157,7 @@ impl Refusal for share::Rejection {
     fn to_api(&self) -> ApiError {
         let words = format!("{self}.");
         match self {
+            Self::ShareExists => ApiError::conflict("already_exists", words),
             Self::ShareUnknown => ApiError::new(StatusCode::NOT_FOUND, "share_not_found", words),
             Self::ExpiryPast => ApiError::field("expiresIn", "must lie in the future"),
             Self::RateLimitRange => ApiError::field("rateLimitPerMin", "must be 1-1000"),
