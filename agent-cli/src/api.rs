@@ -100,8 +100,8 @@ impl<'a> Call<'a> {
         let body = serde_json::to_value(body).expect("request bodies have string keys only");
         Self { body: Some(body), ..Self::new(Method::POST, path) }
     }
-    fn query(mut self, name: &'a str, value: impl ToString) -> Self {
-        self.query.push((name, value.to_string()));
+    fn limit(mut self, limit: u16) -> Self {
+        self.query.push(("limit", limit.to_string()));
         self
     }
 }
@@ -146,7 +146,10 @@ impl Api {
         self.one(Call::get(&["v1", "whoami"])).await
     }
     /// Makes or refreshes an agent's identity.
-    pub async fn register_agent(&self, body: &rest::RegisterAgent) -> Result<rest::AgentCredentials, ApiError> {
+    pub async fn register_agent(
+        &self,
+        body: &rest::RegisterAgent,
+    ) -> Result<rest::AgentCredentials, ApiError> {
         self.one(Call::post(&["v1", "agents", "register"], body)).await
     }
     pub async fn agent(&self, id: &str) -> Result<rest::Agent, ApiError> {
@@ -190,7 +193,7 @@ impl Api {
     /// The latest accesses to a link, newest first, at most `limit` (1 to 1,000).
     pub async fn accesses(&self, share: &str, limit: u16) -> Result<Vec<rest::AccessEntry>, ApiError> {
         let path = ["v1", "shares", share, "logs"];
-        let page: Page<rest::AccessEntry> = self.page(Call::get(&path).query("limit", limit), "logs").await?;
+        let page: Page<rest::AccessEntry> = self.page(Call::get(&path).limit(limit), "logs").await?;
         Ok(page.items)
     }
     /// The accesses to a link that are newer than one that was seen, newest first. `is_seen` ends the walk back; a
@@ -240,7 +243,8 @@ impl Api {
         if let Some(inner) = value.get_mut(member) {
             value = inner.take();
         }
-        let items = serde_json::from_value(value).map_err(|error| self.strange(status, &error.to_string()))?;
+        let items =
+            serde_json::from_value(value).map_err(|error| self.strange(status, &error.to_string()))?;
         Ok(Page { items, next: next_query(&headers, &self.hub) })
     }
 
@@ -332,7 +336,13 @@ impl Api {
 
 fn json_reason(error: &serde_json::Error) -> String {
     match error.classify() {
-        serde_json::error::Category::Data => format!("its answer lacks something: {error}"),
+        // Other data errors quote the value that was found.
+        serde_json::error::Category::Data if error.to_string().starts_with("missing field") => {
+            format!("its answer has a {error}")
+        }
+        serde_json::error::Category::Data => {
+            format!("its answer has another form at line {} column {}", error.line(), error.column())
+        }
         serde_json::error::Category::Io
         | serde_json::error::Category::Syntax
         | serde_json::error::Category::Eof => "its answer is no JSON".to_owned(),
@@ -355,7 +365,8 @@ where
 fn next_query(headers: &HeaderMap, hub: &Url) -> Option<String> {
     let links = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
     for link in links.flat_map(|value| value.split(',')) {
-        let Some((target, parameters)) = link.trim().strip_prefix('<').and_then(|link| link.split_once('>')) else {
+        let Some((target, parameters)) = link.trim().strip_prefix('<').and_then(|link| link.split_once('>'))
+        else {
             continue;
         };
         let is_next = parameters.split(';').any(|parameter| {

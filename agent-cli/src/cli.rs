@@ -151,7 +151,8 @@ pub struct ReachArgs {
     #[arg(long)]
     pub check: bool,
     /// Seconds that the diagnostics may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
+    // The hub gives the exposing agent 10: it should have the time to say so.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=300))]
     pub timeout: u64,
 }
 

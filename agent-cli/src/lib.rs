@@ -28,8 +28,11 @@ pub fn run(arguments: Vec<OsString>) -> Exit {
     let (wants_json, wish) = (has("--json"), Wish { no_color: has("--no-color"), plain: has("--plain") });
     let format = if wants_json { Format::Json } else { Format::Text };
     let early = Output::of_process(wish, &environment, format, Talk::Normal);
-    let colour =
-        if wish.no_color || environment.get("NO_COLOR").is_some() { ColorChoice::Never } else { ColorChoice::Auto };
+    let colour = if wish.no_color || environment.get("NO_COLOR").is_some() {
+        ColorChoice::Never
+    } else {
+        ColorChoice::Auto
+    };
     let parsed = Cli::command().color(colour).try_get_matches_from(arguments);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
@@ -44,6 +47,7 @@ pub fn run(arguments: Vec<OsString>) -> Exit {
         }
     };
     let output = Output::of_process(cli.global.wish(), &environment, cli.global.format(), cli.global.talk());
+    output.follow_telemetry();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => {

@@ -38,7 +38,8 @@ impl Face {
     pub fn judge(wish: Wish, environment: &Environment, is_terminal: bool) -> Self {
         let dumb = environment.get("TERM").is_some_and(|term| term == "dumb");
         let no_colour = environment.get("NO_COLOR").is_some();
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| environment.get(name)).unwrap_or("");
+        let locale =
+            ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| environment.get(name)).unwrap_or("");
         let unicode = {
             let locale = locale.to_ascii_lowercase();
             locale.contains("utf-8") || locale.contains("utf8")
@@ -131,6 +132,18 @@ impl Output {
             TimeZone::system(),
         )
     }
+    /// Lets the agent's telemetry through to stderr; for `--verbose`, once per process.
+    pub fn follow_telemetry(&self) {
+        if self.talk < Talk::Verbose || self.format == Format::Json {
+            return;
+        }
+        // Fails only when a host program follows it already, as the hub does around its quickstart.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter("agent_cli=debug")
+            .with_ansi(self.err.face.colour)
+            .with_writer(io::stderr)
+            .try_init();
+    }
     /// Any two writers.
     pub fn new(
         out: (Face, Box<dyn Write + Send>),
@@ -155,10 +168,6 @@ impl Output {
     pub fn is_json(&self) -> bool {
         self.format == Format::Json
     }
-    /// Whether stderr shows more than usual.
-    pub fn is_verbose(&self) -> bool {
-        self.talk == Talk::Verbose
-    }
 
     /// Data on stdout: the value as one line of JSON with `--json`, else the text that `render` makes.
     ///
@@ -169,10 +178,7 @@ impl Output {
             Format::Json => text::json_line(value),
             Format::Text => render(self.out.face),
         };
-        write(&self.out, &text).map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => Failure::broken_pipe(),
-            _ => Failure::new("output", "stdout cannot be written").because(&error),
-        })
+        self.write_out(&text)
     }
 
     /// A line of talk on stderr; nothing when quiet or with `--json`.
@@ -207,13 +213,21 @@ impl Output {
         }
     }
     /// Text of the flag parser, which has its own form.
+    ///
+    /// # Errors
+    /// As [`Self::data`].
     pub fn help(&self, text: &str) -> Result<(), Failure> {
-        match write(&self.out, text) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                Err(Failure::new("output", "stdout cannot be written").because(&error))
+        self.write_out(text)
+    }
+    fn write_out(&self, text: &str) -> Result<(), Failure> {
+        write(&self.out, text).map_err(|error| {
+            let is_closed = error.kind() == ErrorKind::BrokenPipe;
+            if is_closed {
+                Failure::broken_pipe()
+            } else {
+                Failure::new("output", "stdout cannot be written").because(&error)
             }
-            _ => Ok(()),
-        }
+        })
     }
     // When nobody can read stderr there is nobody to tell.
     fn say(&self, text: &str) {

@@ -26,7 +26,10 @@ impl From<ApiError> for Failure {
             }
             ApiError::Strange { hub, status, why } => Self::new(
                 "not_a_hub",
-                format!("{hub} answered {} in a way that no Private Connect hub does: {why}", status.as_u16()),
+                format!(
+                    "{hub} answered {} in a way that no Private Connect hub does: {why}",
+                    status.as_u16()
+                ),
             )
             .hint("check the address: --hub or CONNECT_HUB_URL"),
             ApiError::Refused(problem) => refused(&problem),

@@ -39,9 +39,9 @@ pub(crate) async fn run(context: &Context<'_>, args: &ExposeArgs) -> Result<Exit
 /// What the flags mean, all checked: after this nothing that was typed can be wrong.
 fn planned(args: &ExposeArgs, allowed: &[String]) -> Result<Exposure, Failure> {
     let target = targets::parse(&args.target)?;
-    args.protocol.parse::<Protocol>().map_err(|error| {
-        Failure::usage(format!("\"{}\" is no protocol: it {error}", args.protocol))
-    })?;
+    args.protocol
+        .parse::<Protocol>()
+        .map_err(|error| Failure::usage(format!("\"{}\" is no protocol: it {error}", args.protocol)))?;
     let allowed = allowed.iter().chain(&args.allow_target).map(|word| targets::parse(word));
     let exposure = Exposure {
         name: args.name.clone(),
@@ -59,7 +59,11 @@ fn planned(args: &ExposeArgs, allowed: &[String]) -> Result<Exposure, Failure> {
 }
 
 /// Says that a service is exposed, with its addresses.
-pub(crate) fn say(context: &Context<'_>, service: &Tunnel, link: Option<&ShareCreated>) -> Result<(), Failure> {
+pub(crate) fn say(
+    context: &Context<'_>,
+    service: &Tunnel,
+    link: Option<&ShareCreated>,
+) -> Result<(), Failure> {
     let event = json!({
         "event": "exposed",
         "service": services::json(service),
@@ -69,7 +73,9 @@ pub(crate) fn say(context: &Context<'_>, service: &Tunnel, link: Option<&ShareCr
     if service.is_public && service.public_url.is_none() {
         context.output.warn("The hub gave no public URL for this service");
     }
-    context.output.note(|face| format!("Teammates reach it with: connect reach {}", face.remote(&service.name)));
+    context
+        .output
+        .note(|face| format!("Teammates reach it with: connect reach {}", face.remote(&service.name)));
     context.output.note(|_| "Press Ctrl-C to stop".to_owned());
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! This machine's identity at the hub: the saved one, or a new one that is then saved.
 
 use jiff::{SignedDuration, Timestamp};
-use schemas::rest::{AgentCredentials, RegisterAgent, WhoAmI};
+use schemas::rest::RegisterAgent;
 
 use super::Context;
 use crate::{
@@ -19,8 +19,8 @@ const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(24);
 /// Who this process is at the hub.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    pub(crate) agent_id: String,
-    pub(crate) token: Secret,
+    pub(crate) agent: SavedAgent,
+    /// The workspace's name.
     pub(crate) workspace: String,
 }
 
@@ -58,22 +58,21 @@ pub(crate) async fn ensure(context: &Context<'_>, wishes: Wishes<'_>) -> Result<
     let is_good = saved.as_ref().is_some_and(|agent| !ends_soon(&agent.expires_at));
     let agent = match saved {
         Some(agent) if is_good && wishes.label.is_none() && wishes.name.is_none() => agent,
-        known => register(&context.api, known.as_ref().map(|agent| agent.id.as_str()), wishes).await?.into(),
+        known => register(&context.api, known.as_ref(), wishes).await?,
     };
     if let Some(lock) = &lock {
         save(context, lock, &agent, wishes.keep);
     }
-    Ok(identity(agent, &who))
+    Ok(Identity { agent, workspace: who.workspace_name })
 }
 
-/// Exchanges the token of an identity and saves the new one.
+/// Exchanges the token of a saved identity and saves the new one.
 pub(crate) async fn renew(
     api: &Api,
     config: Option<&ConfigFile>,
-    agent_id: &str,
+    saved: &SavedAgent,
 ) -> Result<Secret, ApiError> {
-    let body = RegisterAgent { agent_id: Some(agent_id.to_owned()), ..RegisterAgent::default() };
-    let fresh: SavedAgent = api.register_agent(&body).await?.into();
+    let fresh = answered(api, &body_for(Some(saved), Wishes::default())).await?;
     let token = Secret::new(fresh.token.clone());
     if let Some(config) = config {
         let hub = api.hub().to_string();
@@ -113,22 +112,36 @@ async fn lock<'a>(context: &'a Context<'_>) -> Option<Locked<'a>> {
     }
 }
 
-async fn register(api: &Api, known: Option<&str>, wishes: Wishes<'_>) -> Result<AgentCredentials, ApiError> {
-    let host = host_name();
-    let label = wishes.label.map(str::to_owned);
-    let body = RegisterAgent {
-        agent_id: known.map(str::to_owned),
-        label: if known.is_some() { label } else { label.or(host) },
-        name: wishes.name.map(str::to_owned),
-    };
-    match api.register_agent(&body).await {
+async fn register(api: &Api, known: Option<&SavedAgent>, wishes: Wishes<'_>) -> Result<SavedAgent, ApiError> {
+    match answered(api, &body_for(known, wishes)).await {
         // Deleted at the hub: begin anew, under a new id.
         Err(error) if known.is_some() && matches!(error.status(), Some(403 | 404 | 409 | 410)) => {
-            let label = body.label.or_else(host_name);
-            api.register_agent(&RegisterAgent { agent_id: None, label, ..body }).await
+            answered(api, &RegisterAgent { agent_id: None, ..body_for(known, wishes) }).await
         }
         done => done,
     }
+}
+
+fn body_for(known: Option<&SavedAgent>, wishes: Wishes<'_>) -> RegisterAgent {
+    let said =
+        |wish: Option<&str>, saved: Option<&String>| wish.map(str::to_owned).or_else(|| saved.cloned());
+    RegisterAgent {
+        agent_id: known.map(|agent| agent.id.clone()),
+        label: said(wishes.label, known.and_then(|agent| agent.label.as_ref())).or_else(host_name),
+        name: said(wishes.name, known.and_then(|agent| agent.name.as_ref())),
+    }
+}
+
+async fn answered(api: &Api, body: &RegisterAgent) -> Result<SavedAgent, ApiError> {
+    let credentials = api.register_agent(body).await?;
+    Ok(SavedAgent {
+        id: credentials.agent_id,
+        token: credentials.token,
+        expires_at: credentials.expires_at,
+        workspace_id: credentials.workspace_id,
+        label: body.label.clone(),
+        name: body.name.clone(),
+    })
 }
 
 fn save(context: &Context<'_>, lock: &Locked<'_>, agent: &SavedAgent, keep: Keep) {
@@ -153,25 +166,6 @@ fn save(context: &Context<'_>, lock: &Locked<'_>, agent: &SavedAgent, keep: Keep
 pub(crate) fn say_not_saved(context: &Context<'_>, failure: &Failure) {
     let causes: String = failure.causes.iter().map(|cause| format!(": {cause}")).collect();
     context.output.warn(&format!("Not saved: {}{causes}", failure.message));
-}
-
-fn identity(agent: SavedAgent, who: &WhoAmI) -> Identity {
-    Identity {
-        agent_id: agent.id,
-        token: Secret::new(agent.token),
-        workspace: who.workspace_name.clone(),
-    }
-}
-
-impl From<AgentCredentials> for SavedAgent {
-    fn from(credentials: AgentCredentials) -> Self {
-        Self {
-            id: credentials.agent_id,
-            token: credentials.token,
-            expires_at: credentials.expires_at,
-            workspace_id: credentials.workspace_id,
-        }
-    }
 }
 
 // A date that cannot be read is taken for one that has passed: registering again is harmless.

@@ -17,7 +17,8 @@ use crate::{
 
 pub(crate) async fn run(context: &Context<'_>, args: &LinkArgs) -> Result<Exit, Failure> {
     let target = args.target.as_deref().ok_or_else(|| {
-        Failure::usage("A link needs a service or a target").hint("connect link my-app, or connect link localhost:3000")
+        Failure::usage("A link needs a service or a target")
+            .hint("connect link my-app, or connect link localhost:3000")
     })?;
     let rules = share::Rules {
         expires: &args.expires,
@@ -102,7 +103,8 @@ fn list_text(rows: &[(Share, String)], face: Face, zone: &TimeZone) -> String {
     }
     let mut lines = vec![format!("{}Active Public Links", face.emoji("📋"))];
     for (share, service) in rows {
-        let expires = share.expires_at.as_deref().map_or_else(|| "never".to_owned(), |end| text::local_date(end, zone));
+        let expires =
+            share.expires_at.as_deref().map_or_else(|| "never".to_owned(), |end| text::local_date(end, zone));
         lines.push(format!("{} ({})", face.remote(&share.id), face.remote(&share.name)));
         lines.push(format!(
             "Service: {} | Requests: {} | Expires: {expires}",
@@ -142,8 +144,10 @@ fn chosen<'a>(shares: &'a [Share], wanted: &str) -> Result<&'a Share, Failure> {
     let active: Vec<&Share> = named.iter().copied().filter(|share| share.is_active).collect();
     match (active.as_slice(), named.as_slice()) {
         ([share], _) | ([], [share]) => Ok(share),
-        ([], []) => Err(Failure::new("share_not_found", format!("There is no link \"{wanted}\" in this workspace"))
-            .hint("connect link list shows them with their ids")),
+        ([], []) => {
+            Err(Failure::new("share_not_found", format!("There is no link \"{wanted}\" in this workspace"))
+                .hint("connect link list shows them with their ids"))
+        }
         (many, all) => {
             let many = if many.is_empty() { all } else { many };
             let ids: Vec<&str> = many.iter().map(|share| share.id.as_str()).collect();

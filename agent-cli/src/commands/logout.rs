@@ -25,7 +25,9 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<Exit, Failure> {
         false => format!("{} Was not logged in to {}", face.ok(), face.remote(hub)),
     })?;
     if forgotten {
-        context.output.note(|_| "The key itself still works: delete it at the hub if it is not needed".to_owned());
+        context
+            .output
+            .note(|_| "The key itself still works: delete it at the hub if it is not needed".to_owned());
     }
     Ok(Exit::Success)
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 mod expose;
-mod identity;
+pub(crate) mod identity;
 mod link;
 mod logout;
 mod logs;
@@ -23,8 +23,8 @@ mod ports;
 mod reach;
 mod services;
 mod share;
-mod stay;
 mod status;
+mod stay;
 mod targets;
 mod up;
 mod whoami;
@@ -111,11 +111,15 @@ async fn shorthand(context: &Context<'_>, target: Option<&str>) -> Result<Exit, 
     match target {
         None => context.unless_stopped(status::run(context)).await,
         Some(target) if targets::looks_like_one(target) => {
-            let args = ExposeArgs { target: target.to_owned(), protocol: "auto".to_owned(), ..ExposeArgs::default() };
+            let args = ExposeArgs {
+                target: target.to_owned(),
+                protocol: "auto".to_owned(),
+                ..ExposeArgs::default()
+            };
             expose::run(context, &args).await
         }
         Some(service) => {
-            let args = ReachArgs { service: service.to_owned(), timeout: 10, ..ReachArgs::default() };
+            let args = ReachArgs { service: service.to_owned(), timeout: 15, ..ReachArgs::default() };
             reach::run(context, &args).await
         }
     }

@@ -89,7 +89,10 @@ mod tests {
 
     #[test]
     fn package_json_comes_before_cargo_toml_and_that_before_the_folder() {
-        let (package, cargo) = (("package.json", r#"{"name":"@company/my-app"}"#), ("Cargo.toml", "[package]\nname = \"crate-app\""));
+        let (package, cargo) = (
+            ("package.json", r#"{"name":"@company/my-app"}"#),
+            ("Cargo.toml", "[package]\nname = \"crate-app\""),
+        );
         let (_a, both) = folder(&[package, cargo]);
         assert_eq!(service_name(3000, Some(&both)), "my-app");
         let (_b, cargo_only) = folder(&[cargo]);

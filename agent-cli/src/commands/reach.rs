@@ -31,7 +31,8 @@ pub(crate) async fn run(context: &Context<'_>, args: &ReachArgs) -> Result<Exit,
     stay::within(context, membership, async |membership| {
         match context.api.check_service(&service.id, timeout).await {
             Ok(found) => {
-                let event = json!({ "event": "checked", "service": services::json(&service), "diagnostics": found });
+                let event =
+                    json!({ "event": "checked", "service": services::json(&service), "diagnostics": found });
                 context.output.data(&event, |face| diagnostics_text(&service, &found, face))?;
             }
             // The port is opened all the same: it works as soon as the other side does.
@@ -74,7 +75,9 @@ async fn open(
                 return Ok(port);
             }
             Err(error) => {
-                context.output.detail(|face| format!("port {candidate}: {}", face.remote(&error.to_string())));
+                context
+                    .output
+                    .detail(|face| format!("port {candidate}: {}", face.remote(&error.to_string())));
                 last = error;
             }
         }
@@ -86,7 +89,9 @@ async fn open(
         (Some(port), ReachError::Failed(reason)) => {
             Failure::new("local_port_failed", format!("Local port {port} cannot be opened: {reason}"))
         }
-        (None, _) => Failure::new("local_port_taken", format!("None of the ports {candidates:?} can be opened")),
+        (None, _) => {
+            Failure::new("local_port_taken", format!("None of the ports {candidates:?} can be opened"))
+        }
     };
     Err(failure.hint("choose another: --port, where 0 takes any free one"))
 }
@@ -132,7 +137,8 @@ fn diagnostics_text(service: &Tunnel, found: &Diagnostics, face: Face) -> String
         face.remote(&services::target_of(service).to_string())
     );
     let steps = [("DNS", &found.dns), ("TCP", &found.tcp), ("TLS", &found.tls), ("HTTP", &found.http)];
-    let mut lines: Vec<String> = steps.into_iter().map(|(name, step)| step_text(name, step.as_ref(), face)).collect();
+    let mut lines: Vec<String> =
+        steps.into_iter().map(|(name, step)| step_text(name, step.as_ref(), face)).collect();
     let latency = found.latency_ms.map_or_else(|| "-".to_owned(), milliseconds);
     lines.push(format!("{}{latency}", text::padded("Latency", 9)));
     // Without colour: escapes have no width, but would be counted.

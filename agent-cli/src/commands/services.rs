@@ -98,7 +98,7 @@ pub(crate) async fn expose(
         None => free_name(context, identity, exposure).await?,
     };
     let body = RegisterService {
-        agent_id: identity.agent_id.clone(),
+        agent_id: identity.agent.id.clone(),
         name,
         target_host: exposure.target.host.clone(),
         target_port: i64::from(exposure.target.port),
@@ -114,7 +114,7 @@ pub(crate) async fn expose(
             Ok(service)
         }
         Err(error) if error.code() == Some("agent_not_found") => {
-            identity::forget(context, &identity.agent_id).await;
+            identity::forget(context, &identity.agent.id).await;
             Err(Failure::from(error).hint("run the command again: this machine then registers anew"))
         }
         Err(error) => Err(error.into()),
@@ -122,12 +122,15 @@ pub(crate) async fn expose(
 }
 
 // A name that was found and not given must not turn somebody else's service, or another one of ours, to this target.
-async fn free_name(context: &Context<'_>, identity: &Identity, exposure: &Exposure) -> Result<String, Failure> {
+async fn free_name(
+    context: &Context<'_>,
+    identity: &Identity,
+    exposure: &Exposure,
+) -> Result<String, Failure> {
     let name = exposure.likely_name();
     let services = context.api.services().await?;
-    let is_other = |service: &&Tunnel| {
-        service.agent_id != identity.agent_id || target_of(service) != exposure.target
-    };
+    let is_other =
+        |service: &&Tunnel| service.agent_id != identity.agent.id || target_of(service) != exposure.target;
     let is_taken = |name: &str| services.iter().filter(is_other).any(|service| service.name == name);
     let with_port = format!("{name}-{}", exposure.target.port);
     let numbered = (2..).map(|number| format!("{with_port}-{number}"));
@@ -153,7 +156,8 @@ pub(crate) async fn find(context: &Context<'_>, wanted: &str) -> Result<Tunnel, 
 }
 
 fn not_found(wanted: &str, names: &[&str]) -> Failure {
-    let failure = Failure::new("service_not_found", format!("There is no service \"{wanted}\" in this workspace"));
+    let failure =
+        Failure::new("service_not_found", format!("There is no service \"{wanted}\" in this workspace"));
     let similar = |candidates: &[&str]| {
         candidates.iter().find(|candidate| distance(candidate, wanted) <= 2).map(|name| (*name).to_owned())
     };
@@ -163,7 +167,9 @@ fn not_found(wanted: &str, names: &[&str]) -> Failure {
     if let Some(command) = similar(&Command::NAMES) {
         return failure.hint(format!("did you mean the command: connect {command}"));
     }
-    failure.hint(format!("connect status shows all services; connect expose host:port --name {wanted} makes one"))
+    failure.hint(format!(
+        "connect status shows all services; connect expose host:port --name {wanted} makes one"
+    ))
 }
 
 // Optimal string alignment: how many typing slips lie between two words.
@@ -193,7 +199,13 @@ mod tests {
 
     #[test]
     fn a_slip_of_the_fingers_is_recognised() {
-        for (a, b, slips) in [("prod-db", "prod-db", 0), ("prdo-db", "prod-db", 1), ("statsu", "status", 1), ("", "ab", 2), ("web", "api", 3)] {
+        for (a, b, slips) in [
+            ("prod-db", "prod-db", 0),
+            ("prdo-db", "prod-db", 1),
+            ("statsu", "status", 1),
+            ("", "ab", 2),
+            ("web", "api", 3),
+        ] {
             assert_eq!(distance(a, b), slips, "{a} {b}");
         }
     }

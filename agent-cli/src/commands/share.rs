@@ -22,7 +22,8 @@ pub(crate) struct Rules<'a> {
 /// The request for a link to a service; its name is the service's.
 pub(crate) fn request(service: &str, rules: Rules<'_>) -> CreateShare {
     let list = |texts: &[String]| (!texts.is_empty()).then(|| texts.to_vec());
-    let methods: Vec<String> = rules.methods.iter().map(|method| method.trim().to_ascii_uppercase()).collect();
+    let methods: Vec<String> =
+        rules.methods.iter().map(|method| method.trim().to_ascii_uppercase()).collect();
     let paths: Vec<String> = rules.paths.iter().map(|path| path.trim().to_owned()).collect();
     CreateShare {
         name: service.to_owned(),
@@ -47,7 +48,8 @@ pub(crate) fn check(rules: Rules<'_>) -> Result<(), Failure> {
     }
     for path in rules.paths {
         PathRule::parse(path.trim()).map_err(|error| {
-            Failure::usage(format!("\"{path}\" is no path rule: it {error}")).hint("paths start with /, as /api/*")
+            Failure::usage(format!("\"{path}\" is no path rule: it {error}"))
+                .hint("paths start with /, as /api/*")
         })?;
     }
     Ok(())
@@ -81,7 +83,10 @@ pub(crate) fn address(share: &ShareCreated) -> &str {
 }
 
 fn is_localhost(url: &str) -> bool {
-    reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(|host| host.ends_with(".localhost"))).unwrap_or(false)
+    reqwest::Url::parse(url)
+        .ok()
+        .and_then(|url| url.host_str().map(|host| host.ends_with(".localhost")))
+        .unwrap_or(false)
 }
 
 /// What programs see of a new link. Stable.
@@ -114,8 +119,10 @@ pub(crate) fn text(share: &ShareCreated, face: Face, zone: &TimeZone) -> String 
         Some(moment) => text::local_date(moment, zone),
         None => "never".to_owned(),
     };
-    let mut lines =
-        vec![format!("{}Public URL: {}", face.emoji("🔗"), face.address(address(share))), format!("Expires: {expires}")];
+    let mut lines = vec![
+        format!("{}Public URL: {}", face.emoji("🔗"), face.address(address(share))),
+        format!("Expires: {expires}"),
+    ];
     lines.extend(share.notice.as_ref().map(|notice| face.remote(notice)));
     lines.join("\n")
 }

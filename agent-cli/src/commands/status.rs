@@ -59,7 +59,8 @@ impl Found {
         if self.services.is_empty() {
             return format!("{head}\n\nNo services yet\nExpose one with: connect expose localhost:3000");
         }
-        let mut rows = vec![["SERVICE", "TARGET", "PROTOCOL", "STATUS", "PUBLIC URL"].map(str::to_owned).to_vec()];
+        let mut rows =
+            vec![["SERVICE", "TARGET", "PROTOCOL", "STATUS", "PUBLIC URL"].map(str::to_owned).to_vec()];
         rows.extend(self.services.iter().map(|service| {
             vec![
                 service.name.clone(),

@@ -5,11 +5,7 @@ use serde_json::json;
 use super::{Context, identity::Identity};
 use crate::{
     failure::{Exit, Failure},
-    holder::{
-        Membership, Place, Role, View,
-        agent::AgentLaunch,
-        session::SessionState,
-    },
+    holder::{Membership, Place, Role, View, agent::AgentLaunch, session::SessionState},
 };
 
 /// Joins the agent session of this machine.
@@ -20,7 +16,7 @@ pub(crate) fn join(context: &Context<'_>, identity: &Identity) -> Membership {
             settings.runtime_folder.as_deref(),
             config.path(),
             settings.hub.as_str(),
-            &identity.agent_id,
+            &identity.agent.id,
         )
     });
     let launch = AgentLaunch::new(context.api.clone(), settings.config.clone(), identity);
@@ -81,7 +77,11 @@ fn say(context: &Context<'_>, before: Option<&View>, now: &View) -> Result<(), F
             }
             match last_error {
                 Some(error) => output.note(|face| {
-                    format!("{} Not connected to the hub ({}), trying again", face.warning(), face.remote(error))
+                    format!(
+                        "{} Not connected to the hub ({}), trying again",
+                        face.warning(),
+                        face.remote(error)
+                    )
                 }),
                 None if was_connected => output
                     .note(|face| format!("{} Connection to the hub lost, connecting again", face.warning())),
@@ -93,7 +93,9 @@ fn say(context: &Context<'_>, before: Option<&View>, now: &View) -> Result<(), F
             if output.is_json() {
                 return output.data(&json!({ "event": "connected", "epoch": epoch }), |_| String::new());
             }
-            output.note(|face| format!("{} Connected to {}", face.ok(), face.remote(context.settings.hub.as_str())));
+            output.note(|face| {
+                format!("{} Connected to {}", face.ok(), face.remote(context.settings.hub.as_str()))
+            });
             Ok(())
         }
         SessionState::Refused { code, message } => Err(refused(code, message)),
@@ -105,9 +107,10 @@ pub(crate) fn refused(code: &str, message: &str) -> Failure {
     let failure = Failure::new(code.to_owned(), message);
     match code {
         "unauthorized" => failure.hint("log in again: connect up --api-key pc_…"),
-        "held_elsewhere" => {
-            failure.hint("end connect there, or give this machine an identity of its own: connect logout, then connect up")
-        }
+        "no_agent_socket" => failure.hint("set XDG_RUNTIME_DIR to a folder of your own, with a short path"),
+        "held_elsewhere" => failure.hint(
+            "end connect there, or give this machine an identity of its own: connect logout, then connect up",
+        ),
         _ => failure,
     }
 }

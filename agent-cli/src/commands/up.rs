@@ -20,19 +20,23 @@ pub(crate) async fn run(context: &Context<'_>, args: &UpArgs) -> Result<Exit, Fa
     let event = json!({
         "event": "registered",
         "hub": context.settings.hub.as_str(),
-        "agentId": who.agent_id,
+        "agentId": who.agent.id,
         "workspace": who.workspace,
     });
     context.output.data(&event, |face| {
-        format!("{} Logged in to workspace {} as agent {}", face.ok(), face.remote(&who.workspace), face.remote(&who.agent_id))
+        format!(
+            "{} Logged in to workspace {} as agent {}",
+            face.ok(),
+            face.remote(&who.workspace),
+            face.remote(&who.agent.id)
+        )
     })?;
     let membership = stay::join(context, &who);
     stay::within(context, membership, async |membership| {
         for target in allowed {
-            membership
-                .allow(target)
-                .await
-                .map_err(|error| Failure::new("agent_session", "The agent session has ended").because(&error))?;
+            membership.allow(target).await.map_err(|error| {
+                Failure::new("agent_session", "The agent session has ended").because(&error)
+            })?;
         }
         stay::stay(context, membership).await
     })

@@ -34,7 +34,8 @@ impl<L: Launch> Member<L> {
             Ok(Some(_)) => {
                 self.say(SessionState::Refused {
                     code: "agent_version".to_owned(),
-                    message: "another version of connect holds this machine's session: end it first".to_owned(),
+                    message: "another version of connect holds this machine's session: end it first"
+                        .to_owned(),
                 });
                 stop.cancelled().await;
                 return Left::Stopped;

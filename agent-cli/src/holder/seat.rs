@@ -56,7 +56,8 @@ impl Drop for Held {
 impl Place {
     /// The place of one agent identity of one config, in the runtime folder or, without one, beside the config.
     pub fn new(runtime_folder: Option<&Path>, config: &Path, hub: &str, agent_id: &str) -> Self {
-        let beside = config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let beside =
+            config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // One config has one place, however its path was spelt; the file itself may not exist yet.
         let beside = fs::canonicalize(beside).unwrap_or_else(|_| beside.to_owned());
         let file = beside.join(config.file_name().unwrap_or_default());
@@ -64,7 +65,15 @@ impl Place {
         let identity = format!("{}\n{hub}\n{agent_id}", file.display());
         let hash = digest(&SHA256, identity.as_bytes());
         let name: String = hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { lock: folder.join(format!("agent-{name}.lock")), socket: folder.join(format!("agent-{name}.sock")) }
+        Self {
+            lock: folder.join(format!("agent-{name}.lock")),
+            socket: folder.join(format!("agent-{name}.sock")),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn socket_for_tests(&self) -> PathBuf {
+        self.socket.clone()
     }
 
     /// Takes the session or finds who has it.
@@ -79,7 +88,8 @@ impl Place {
                     Ok(stream) if is_ours(&stream) => return Ok(Seat::Attached(stream)),
                     Ok(_) => return Err(io::Error::new(ErrorKind::PermissionDenied, "not our own socket")),
                     // The winner has not bound yet, or has just gone.
-                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
+                    Err(error)
+                        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
                     Err(error) => return Err(error),
                 },
             }

@@ -12,10 +12,18 @@ use uuid::Uuid;
 #[serde(rename_all = "snake_case", rename_all_fields = "camelCase", tag = "state")]
 pub enum SessionState {
     /// On its way, first or again.
-    Connecting { attempt: u32, last_error: Option<String> },
-    Connected { epoch: u64 },
+    Connecting {
+        attempt: u32,
+        last_error: Option<String>,
+    },
+    Connected {
+        epoch: u64,
+    },
     /// The hub will not have it; trying again by itself makes no sense.
-    Refused { code: String, message: String },
+    Refused {
+        code: String,
+        message: String,
+    },
 }
 
 impl SessionState {

@@ -57,11 +57,19 @@ pub struct SavedAgent {
     pub token: String,
     pub expires_at: String,
     pub workspace_id: String,
+    /// Said again at every registration: the hub would take silence for a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 impl std::fmt::Debug for SavedHub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SavedHub").field("agent", &self.agent).field("ports", &self.ports).finish_non_exhaustive()
+        f.debug_struct("SavedHub")
+            .field("agent", &self.agent)
+            .field("ports", &self.ports)
+            .finish_non_exhaustive()
     }
 }
 impl std::fmt::Debug for SavedAgent {
@@ -115,7 +123,9 @@ impl ConfigFile {
                 return Ok(Config::default());
             }
             Err(error) => {
-                return Err(Failure::new("config_unreadable", format!("{shown} cannot be read")).because(&error));
+                return Err(
+                    Failure::new("config_unreadable", format!("{shown} cannot be read")).because(&error)
+                );
             }
         };
         let mut text = String::new();
@@ -125,12 +135,15 @@ impl ConfigFile {
             }
             Ok(_) => {}
             Err(error) => {
-                return Err(Failure::new("config_unreadable", format!("{shown} cannot be read")).because(&error));
+                return Err(
+                    Failure::new("config_unreadable", format!("{shown} cannot be read")).because(&error)
+                );
             }
         }
         // The parser's own text quotes the line, which may hold a key: only its place and reason are shown.
         toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let line =
+                error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             Failure::new("config_broken", format!("{shown}, line {line}: {}", error.message()))
                 .hint("repair the line or move the file away; nothing was overwritten")
         })
