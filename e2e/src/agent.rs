@@ -26,18 +26,18 @@ pub struct Machine {
 #[derive(Debug)]
 pub struct Exposed {
     pub process: Process,
-    /// The `exposed` line: `tunnelId`, `name`, `tunnelPort`, with `--link` also `shareUrl`.
+    /// The `exposed` line: `service` with `id`, `name`, `tunnelPort`; with `--link` also `share` with `shareUrl`.
     pub says: Value,
 }
 
 impl Exposed {
     #[track_caller]
     pub fn tunnel_id(&self) -> String {
-        api::text(&self.says, "tunnelId")
+        api::text(&self.says["service"], "id")
     }
     #[track_caller]
     pub fn tunnel_port(&self) -> u16 {
-        api::port(&self.says, "tunnelPort")
+        api::port(&self.says["service"], "tunnelPort")
     }
 }
 
@@ -114,7 +114,7 @@ impl Machine {
         let port = ports::free_port().to_string();
         let arguments = ["--json", "reach", name, "--port", &port];
         let process = Process::spawn("connect reach", &mut self.connect(&arguments));
-        let says = process.line("`reached`", READY, |line| event(line, "reached"));
+        let says = process.line("`reaching`", READY, |line| event(line, "reaching"));
         Reached { process, local_port: api::port(&says, "localPort") }
     }
 
