@@ -329,7 +329,6 @@ fn recorder(core: &Core, settings: &Settings, boot: Uuid) -> Result<Recorder> {
     let deps = RecorderDeps {
         log: core.log.clone(),
         sealer: Arc::new(move |workspace, share, at, plain| {
-            let plain = std::str::from_utf8(plain).map_err(|error| error.to_string())?;
             keyring.seal_personal(workspace, Some(share), at, plain).map_err(|error| error.to_string())
         }),
         clock: core.clock.clone(),

@@ -30,7 +30,7 @@ pub async fn no_such_url(ports: web::Data<Ports>, request: HttpRequest) -> Resul
 /// Gives the request its id before, and the answer its id and error shape after.
 ///
 /// # Errors
-/// None of its own: what handlers return as errors becomes an answer here.
+/// None of its own.
 pub async fn around<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -43,11 +43,9 @@ pub async fn around<B: MessageBody + 'static>(
         .and_then(|value| value.to_str().ok())
         .is_some_and(|accept| accept.contains("application/problem+json"));
     let (method, path) = (request.method().clone(), request.path().to_owned());
-    let exchange = request.request().clone();
-    let response = match next.call(request).await {
-        Ok(response) => response.map_into_boxed_body(),
-        Err(error) => ServiceResponse::from_err(error, exchange),
-    };
+    // Handlers' and extractors' errors arrive as responses that carry them. (A clone of the request held over this
+    // call would make routing panic: it wants the request for itself.)
+    let response = next.call(request).await?.map_into_boxed_body();
     let status = response.status();
     let mut response = if status.is_client_error() || status.is_server_error() {
         let error = cause(&response);
