@@ -26,10 +26,13 @@ use uuid::Uuid;
 
 use crate::view::{self, Applied, KeptView, Mark, Pool, View, ViewError, position};
 
+mod facets;
 mod query;
 mod summary;
 
-pub use query::{AccessFilter, AccessLogReader, AccessPage, AccessRow, Opener, SCAN_EVENTS_MAX};
+pub use query::{
+    AccessFilter, AccessLogReader, AccessPage, AccessRow, Opener, SCAN_EVENTS_MAX, WALK_EVENTS_MAX,
+};
 pub use summary::ShareTotals;
 
 use summary::Summary;
@@ -169,7 +172,7 @@ impl DayFile {
         let transaction = self.connection.transaction()?;
         {
             let mut insert = transaction.prepare_cached(
-                "INSERT OR REPLACE INTO packed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT OR REPLACE INTO packed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?;
             for (recorded, accessed) in packed {
                 if recorded.position <= self.mark.checkpoint {
@@ -186,6 +189,7 @@ impl DayFile {
                     position(recorded.seq),
                     first,
                     last,
+                    facets::of(&accessed.accesses),
                     recorded.id.uuid(),
                     recorded.version,
                     &*recorded.data,

@@ -303,6 +303,20 @@ async fn a_runner_applies_in_batches_of_its_pace_and_in_order() {
     runner.stop().await;
 }
 
+#[tokio::test]
+async fn who_waits_is_not_kept_by_the_lingering_nor_is_who_stops() {
+    let (_, log) = log();
+    let view = Flaky { failures_left: Arc::default(), taken: Arc::default(), panics: false };
+    let pace = Pace { batch: 100, linger: Duration::from_secs(3_600) };
+    let runner = Runner::start(Arc::clone(&log), view, pace);
+    for number in 0..3 {
+        let position = register(&log, number).await;
+        assert!(runner.follower().wait_for(position, PATIENCE).await);
+    }
+    register(&log, 3).await;
+    tokio::time::timeout(PATIENCE, runner.stop()).await.expect("it lingers no longer than it is let");
+}
+
 async fn filled(folder: &Path, log: &SharedLog) {
     let mut position = 0;
     for number in 0..30 {

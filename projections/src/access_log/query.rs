@@ -15,12 +15,14 @@ use domain::{
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
-use super::{ShareTotals, day_file_path, summary};
+use super::{ShareTotals, day_file_path, facets::Wanted, summary};
 use crate::view::{Pool, ViewError, read_only, unsigned};
 
-/// One page takes apart at most this many packed events (some 100,000 accesses): a filter that matches little answers
+/// One page takes apart at most this many packed events (some 50,000 accesses): a filter that matches little answers
 /// with what it found and where to go on.
-pub const SCAN_EVENTS_MAX: usize = 1_000;
+pub const SCAN_EVENTS_MAX: usize = 500;
+/// One page passes by at most this many packed events, looking at their facets only.
+pub const WALK_EVENTS_MAX: usize = 100_000;
 
 /// Opens the personal part of a share's accesses: JSON, or `None` when its key was destroyed.
 pub type Opener<'a> = &'a dyn Fn(WorkspaceId, ShareId, &[u8]) -> Option<String>;
@@ -184,7 +186,8 @@ impl AccessLogReader {
         })
     }
 
-    /// Accesses of a share, newest first. At most `limit` of them, after at most [`SCAN_EVENTS_MAX`] packed events.
+    /// Accesses of a share, newest first. At most `limit` of them, after at most [`SCAN_EVENTS_MAX`] packed events
+    /// were taken apart and [`WALK_EVENTS_MAX`] passed by.
     pub fn accesses(
         &self,
         workspace: WorkspaceId,
@@ -206,6 +209,7 @@ impl AccessLogReader {
                 rows: Vec::new(),
                 last: None,
                 scanned: 0,
+                walked: 0,
             };
             for span in spans(db, workspace, share, filter, cursor)? {
                 if let Some(next) = page.read_day(&self.folder, span, cursor)? {
@@ -259,6 +263,7 @@ struct Reading<'a> {
     /// The place of the last row.
     last: Option<Place>,
     scanned: usize,
+    walked: usize,
 }
 
 impl Reading<'_> {
@@ -270,29 +275,39 @@ impl Reading<'_> {
         cursor: Option<Place>,
     ) -> Result<Option<Place>, ViewError> {
         let day = read_only(&day_file_path(folder, span.day))?;
-        let mut statement = day.prepare(
-            "SELECT recorded_at, seq, event, version, data, personal FROM packed
+        // All columns of this one are in the index.
+        let mut walk = day.prepare(
+            "SELECT recorded_at, seq, facets, position FROM packed
              WHERE share = ?1 AND recorded_at BETWEEN ?2 AND ?3
                  AND (recorded_at, seq) <= (?4, ?5) AND last_at >= ?6 AND first_at <= ?7
              ORDER BY recorded_at DESC, seq DESC",
+        )?;
+        let mut fetch = day.prepare(
+            "SELECT recorded_at, seq, event, version, data, personal FROM packed WHERE position = ?1",
         )?;
         let (at, seq) = cursor
             .map_or((i64::MAX, i64::MAX), |place| (place.recorded_at, crate::view::position(place.seq)));
         let since = self.filter.since.map_or(i64::MIN, Timestamp::millis);
         let until = self.filter.until.map_or(i64::MAX, Timestamp::millis);
-        let values = (self.share.uuid(), span.from, span.to, at, seq, since, until);
-        let mut rows = statement.query(values)?;
+        let wanted = Wanted::new(self.filter.status, self.filter.method.as_deref());
+        let mut rows = walk.query((self.share.uuid(), span.from, span.to, at, seq, since, until))?;
         while let Some(row) = rows.next()? {
-            let packed = packed_row(row)?;
-            let below = cursor
-                .filter(|place| (place.recorded_at, place.seq) == (packed.recorded_at, packed.seq))
-                .map_or(usize::MAX, |place| place.index);
-            if let Some(next) = self.read_packed(&packed, below)? {
-                return Ok(Some(next));
+            let here = Place { recorded_at: row.get(0)?, seq: unsigned(row.get(1)?), index: 0 };
+            let bits: i64 = row.get(2)?;
+            if wanted.may_be_in(bits) {
+                let position: i64 = row.get(3)?;
+                let packed = fetch.query_row([position], packed_row)?;
+                let below = cursor
+                    .filter(|place| (place.recorded_at, place.seq) == (here.recorded_at, here.seq))
+                    .map_or(usize::MAX, |place| place.index);
+                if let Some(next) = self.read_packed(&packed, below)? {
+                    return Ok(Some(next));
+                }
+                self.scanned += 1;
             }
-            self.scanned += 1;
-            if self.scanned >= SCAN_EVENTS_MAX {
-                return Ok(Some(Place { recorded_at: packed.recorded_at, seq: packed.seq, index: 0 }));
+            self.walked += 1;
+            if self.scanned >= SCAN_EVENTS_MAX || self.walked >= WALK_EVENTS_MAX {
+                return Ok(Some(here));
             }
         }
         Ok(None)

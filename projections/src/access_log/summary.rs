@@ -194,8 +194,8 @@ impl Gathered {
             } else {
                 active_at = active_at.max(Some(access.accessed_at.millis()));
             }
-            sum.bytes_in += position(access.bytes_in);
-            sum.bytes_out += position(access.bytes_out);
+            sum.bytes_in = sum.bytes_in.saturating_add(position(access.bytes_in));
+            sum.bytes_out = sum.bytes_out.saturating_add(position(access.bytes_out));
             if access.running {
                 note_running(db, recorded.id, place, access)?;
             }
@@ -203,8 +203,8 @@ impl Gathered {
         for completion in &accessed.completions {
             active_at = active_at.max(Some(recorded.recorded_at.millis()));
             let counted = complete(db, completion)?;
-            sum.bytes_in += position(completion.bytes_in) - counted.0;
-            sum.bytes_out += position(completion.bytes_out) - counted.1;
+            sum.bytes_in = sum.bytes_in.saturating_add(position(completion.bytes_in) - counted.0);
+            sum.bytes_out = sum.bytes_out.saturating_add(position(completion.bytes_out) - counted.1);
         }
         if let Some(at) = active_at {
             let known = self.tunnels.entry(accessed.tunnel_id).or_insert((recorded.workspace, at));

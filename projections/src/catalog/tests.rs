@@ -386,3 +386,49 @@ fn a_renamed_and_redirected_tunnel_waits_for_its_agent_again() {
     world.tunnel(2, &tunnel::Command::Update(redirect));
     assert_eq!(row(&world).condition, Condition::Connecting);
 }
+
+#[test]
+fn a_batch_that_fails_half_way_leaves_nothing_behind() {
+    let world = small_world();
+    let folder = tempfile::tempdir().unwrap();
+    let mut catalog = Catalog::open(folder.path(), LOG).unwrap();
+    let stop = "CREATE TRIGGER stop BEFORE INSERT ON shares BEGIN SELECT RAISE(ABORT, 'no'); END";
+    catalog.connection.execute_batch(stop).unwrap();
+    assert!(matches!(catalog.apply(&world.applied()), Err(ViewError::Sqlite(_))));
+    assert_eq!(catalog.checkpoint(), 0);
+    assert_eq!(catalog.reader().agents(workspace_id(0), ALL).unwrap().rows, vec![]);
+    catalog.connection.execute_batch("DROP TRIGGER stop").unwrap();
+    catalog.apply(&world.applied()).unwrap();
+    assert_eq!(content(&catalog), content(&kept(&world).catalog));
+}
+
+#[test]
+fn a_catalog_whose_writer_was_killed_goes_on_from_its_last_commit() {
+    let world = small_world();
+    let applied = world.applied();
+    let folder = tempfile::tempdir().unwrap();
+    let mut catalog = Catalog::open(folder.path(), LOG).unwrap();
+    catalog.apply(&applied[..3]).unwrap();
+    // Nobody closes the file: what was committed is in the write-ahead file only.
+    std::mem::forget(catalog);
+    let mut catalog = Catalog::open(folder.path(), LOG).unwrap();
+    assert_eq!(catalog.checkpoint(), applied[2].0.position);
+    catalog.apply(&applied).unwrap();
+    assert_eq!(content(&catalog), content(&kept(&world).catalog));
+}
+
+#[test]
+fn what_another_build_skipped_is_read_again_by_this_one() {
+    let mut world = small_world();
+    let stream = domain::recorded::StreamName::parse("invoice-1").unwrap();
+    world.record(stream, workspace_id(0), "invoice.sent", "{}", domain::recorded::Personal::None);
+    let folder = tempfile::tempdir().unwrap();
+    let mut catalog = Catalog::open(folder.path(), LOG).unwrap();
+    catalog.apply(&world.applied()).unwrap();
+    drop(catalog);
+    let catalog = Catalog::open(folder.path(), LOG).unwrap();
+    assert_ne!(catalog.checkpoint(), 0, "the same build would skip it again");
+    catalog.connection.execute("UPDATE meta SET skipped_by = 'another'", []).unwrap();
+    drop(catalog);
+    assert_eq!(Catalog::open(folder.path(), LOG).unwrap().checkpoint(), 0);
+}
