@@ -255,6 +255,3 @@ async fn carry(gateway: &Gateway, tunnel: TunnelId, socket: TcpStream, peer: Soc
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -27,6 +27,8 @@ const LINK_PATIENCE: Duration = Duration::from_secs(10);
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 /// How long to leave a listener alone that fails to accept.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// How many ports are tried when any will do.
+const ANY_PORT_TRIES: u32 = 8;
 /// The most local ports that the hub may have open here.
 const HUB_PORTS_MAX: usize = 256;
 
@@ -51,15 +53,8 @@ impl LocalPort {
 
 /// Listens and leads to a tunnel.
 pub(super) fn open(agent: &Agent, tunnel: u128, port: u16) -> io::Result<LocalPort> {
-    let four = listen((Ipv4Addr::LOCALHOST, port).into())?;
+    let (four, six) = listen_on_both(port)?;
     let port = four.local_addr()?.port();
-    // `localhost` means either family to clients; a machine without IPv6 does without, but if somebody else has that
-    // half of the port, clients would end up with two services.
-    let six = match listen((Ipv6Addr::LOCALHOST, port).into()) {
-        Ok(six) => Some(six),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
-        Err(_) => None,
-    };
     let over = agent.0.stop.child_token();
     let (sender, refusals) = watch::channel(None);
     let sender = Arc::new(sender);
@@ -89,6 +84,22 @@ pub(super) fn open_for_hub(agent: &Agent, tunnel: u128, port: u16) -> PortOutcom
         }
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => PortOutcome::Taken,
         Err(error) => PortOutcome::Failed(error.to_string()),
+    }
+}
+
+/// `localhost` means either family to clients. A machine without IPv6 does without; but if somebody else has that half
+/// of the port, clients would end up with two services.
+fn listen_on_both(port: u16) -> io::Result<(TcpListener, Option<TcpListener>)> {
+    let mut tries = if port == 0 { ANY_PORT_TRIES } else { 1 };
+    loop {
+        let four = listen((Ipv4Addr::LOCALHOST, port).into())?;
+        tries -= 1;
+        match listen((Ipv6Addr::LOCALHOST, four.local_addr()?.port()).into()) {
+            Ok(six) => return Ok((four, Some(six))),
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Ok((four, None)),
+            Err(error) if tries == 0 => return Err(error),
+            Err(_) => {}
+        }
     }
 }
 

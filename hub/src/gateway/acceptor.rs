@@ -5,13 +5,11 @@
 //! HTTP service; everything else is the HTTP service's from its first byte.
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,6 +24,7 @@ use rustix::net::{RecvFlags, recv};
 use schemas::frames::STREAM_PATH;
 use socket2::{SockRef, Socket};
 use tokio::{io::Interest, net::TcpStream, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{Gateway, data, relay};
 
@@ -36,7 +35,7 @@ pub struct AcceptorSettings {
     pub workers: usize,
     /// How long a connection may stay silent before its first bytes (milliseconds).
     pub first_bytes_ms_max: u64,
-    /// How many connections may be silent at once, over all workers; the next one is reset.
+    /// How many connections may be silent at once, over all workers; then the longest silent one is reset.
     pub silent_max: usize,
     /// How long a request's head may take (milliseconds); then 408.
     pub head_timeout_ms: u64,
@@ -113,7 +112,7 @@ where
         .shutdown_timeout(settings.shutdown_timeout_s)
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
-    let silent = Arc::new(AtomicUsize::new(0));
+    let silent = Arc::new(Silent::new(settings.silent_max));
     let server = builder
         .listen("api", listener, move || {
             let stopping = stopping.clone();
@@ -145,10 +144,9 @@ where
                         let (http, gateway, silent) =
                             (Rc::clone(&http), gateway.clone(), Arc::clone(&silent));
                         let wait = Duration::from_millis(settings.first_bytes_ms_max);
-                        let silent_max = settings.silent_max;
                         async move {
                             relay::prepare(&socket);
-                            match look(&socket, &silent, silent_max, wait).await {
+                            match look(&socket, &silent, wait).await {
                                 Some(First::Data) => data::serve(&gateway, socket).await,
                                 Some(First::Http) => {
                                     let peer = socket.peer_addr().ok();
@@ -174,13 +172,13 @@ enum First {
     Http,
 }
 
-/// Looks at a connection's first bytes; `None`: it stayed silent for too long, or too many are silent.
-async fn look(socket: &TcpStream, silent: &AtomicUsize, silent_max: usize, wait: Duration) -> Option<First> {
+/// Looks at a connection's first bytes; `None`: it stayed silent for too long, or longest of too many.
+async fn look(socket: &TcpStream, silent: &Silent, wait: Duration) -> Option<First> {
     if let Some(first) = judge(socket, false) {
         return Some(first);
     }
-    let _waiting = Waiting::begin(silent, silent_max)?;
-    timeout(wait, async {
+    let place = silent.begin();
+    let looking = timeout(wait, async {
         loop {
             // An error shows up again in whoever gets the socket.
             let Ok(ready) = socket.ready(Interest::READABLE).await else { return First::Http };
@@ -192,9 +190,11 @@ async fn look(socket: &TcpStream, silent: &AtomicUsize, silent_max: usize, wait:
                 return first;
             }
         }
-    })
-    .await
-    .ok()
+    });
+    tokio::select! {
+        () = place.cut.cancelled() => None,
+        looked = looking => looked.ok(),
+    }
 }
 
 /// Judges by the bytes that are there; `None`: too few to tell, and more may come.
@@ -220,19 +220,49 @@ const fn data_request_line() -> &'static str {
     LINE
 }
 
-/// A connection that keeps the hub waiting, counted while it does.
-struct Waiting<'a>(&'a AtomicUsize);
+/// The connections that keep the hub waiting. When there are too many, the one that waited longest is cut: strangers
+/// who say nothing must not keep those out who would speak.
+#[derive(Debug)]
+struct Silent {
+    max: usize,
+    waiting: Mutex<Waiting>,
+}
 
-impl<'a> Waiting<'a> {
-    fn begin(silent: &'a AtomicUsize, max: usize) -> Option<Self> {
-        let waiting = Self(silent);
-        (silent.fetch_add(1, Ordering::AcqRel) < max).then_some(waiting)
+#[derive(Debug, Default)]
+struct Waiting {
+    last: u64,
+    by_age: BTreeMap<u64, CancellationToken>,
+}
+
+impl Silent {
+    fn new(max: usize) -> Self {
+        Self { max, waiting: Mutex::default() }
+    }
+
+    fn begin(&self) -> Place<'_> {
+        let mut waiting = self.waiting.lock();
+        if waiting.by_age.len() >= self.max
+            && let Some((_, longest)) = waiting.by_age.pop_first()
+        {
+            longest.cancel();
+        }
+        waiting.last += 1;
+        let (age, cut) = (waiting.last, CancellationToken::new());
+        waiting.by_age.insert(age, cut.clone());
+        Place { silent: self, age, cut }
     }
 }
 
-impl Drop for Waiting<'_> {
+/// Among the silent, until dropped.
+struct Place<'a> {
+    silent: &'a Silent,
+    age: u64,
+    cut: CancellationToken,
+}
+
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.silent.waiting.lock().by_age.remove(&self.age);
     }
 }
 

@@ -222,4 +222,6 @@ pub(crate) struct Admitted {
 }
 
 #[cfg(test)]
+mod rig;
+#[cfg(test)]
 mod tests;

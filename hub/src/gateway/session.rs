@@ -282,7 +282,7 @@ impl AgentSession {
                 session.questions.answer(opened.request, Answer::Port(opened.outcome));
             }
             Frame::CheckResult(result) => {
-                session.questions.answer(result.request, Answer::Check(result.json))
+                session.questions.answer(result.request, Answer::Check(result.json));
             }
             Frame::Hello(_)
             | Frame::Welcome(_)
