@@ -50,8 +50,8 @@ impl Metrics {
         self.aggregates_awake.set(number(ports.executor.awake() as u64));
         self.log_head.set(number(*ports.log.head().borrow()));
         self.uptime.set(number(ports.started.elapsed().as_secs()));
-        for (view, position) in ports.views.positions() {
-            self.views.with_label_values(&[view]).set(number(position));
+        for follower in ports.views.followers() {
+            self.views.with_label_values(&[follower.name()]).set(number(follower.reached()));
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

@@ -49,7 +49,7 @@ pub struct Parts {
     pub executor: Executor,
     pub creator: Arc<Creator>,
     pub gateway: Gateway,
-    pub tunnel_ports: Arc<TunnelPorts>,
+    pub tunnel_ports: TunnelPorts,
     pub running: Arc<Running>,
     pub timekeeper: Arc<Timekeeper>,
 }
@@ -141,7 +141,7 @@ impl Follower {
 
     /// What happens in this process because of a fact, at once.
     fn act(&self, recorded: &Recorded, event: &Event) {
-        let Parts { gateway, tunnel_ports, running, .. } = &self.parts;
+        let Parts { gateway, running, .. } = &self.parts;
         match event {
             Event::Tunnel(event) => {
                 let Some(id) = tunnel_of(&recorded.stream) else { return };
@@ -156,7 +156,7 @@ impl Follower {
                 gateway.end(deleted.agent_id, DisconnectReason::Deleted);
                 running.end(Under::Agent(deleted.agent_id));
                 for id in self.parts.routes.tunnels_of(deleted.agent_id) {
-                    tunnel_ports.sync(id);
+                    self.parts.tunnel_ports.sync(id);
                     running.end(Under::Tunnel(id));
                 }
             }
@@ -174,11 +174,12 @@ impl Follower {
     }
 
     fn act_on_tunnel(&self, id: TunnelId, event: &tunnel::Event) {
-        let Parts { gateway, tunnel_ports, running, routes, .. } = &self.parts;
+        let Parts { gateway, running, routes, .. } = &self.parts;
         match event {
             tunnel::Event::Created(_) => {
-                tunnel_ports.sync(id);
-                gateway.assign(id);
+                self.parts.tunnel_ports.sync(id);
+                // An agent that is away is told when it comes.
+                let _ = gateway.assign(id);
             }
             tunnel::Event::Updated(updated) => {
                 // What ran to the old place ends; a new name or new metadata disturb nobody.
@@ -186,18 +187,18 @@ impl Follower {
                 if moved {
                     running.end(Under::Tunnel(id));
                 }
-                tunnel_ports.sync(id);
+                self.parts.tunnel_ports.sync(id);
                 if moved || updated.name.is_some() || updated.protocol.is_some() {
-                    gateway.assign(id);
+                    let _ = gateway.assign(id);
                 }
             }
             tunnel::Event::Paused(_) => {
-                tunnel_ports.sync(id);
+                self.parts.tunnel_ports.sync(id);
                 running.end(Under::Tunnel(id));
             }
-            tunnel::Event::Resumed(_) => tunnel_ports.sync(id),
+            tunnel::Event::Resumed(_) => self.parts.tunnel_ports.sync(id),
             tunnel::Event::Expired(_) | tunnel::Event::Deleted(_) => {
-                tunnel_ports.sync(id);
+                self.parts.tunnel_ports.sync(id);
                 running.end(Under::Tunnel(id));
                 if let Some(tunnel::Tunnel::Closed(details)) =
                     routes.tunnel(id).map(|entry| entry.state.clone())

@@ -120,10 +120,10 @@ pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest)
     caller.require(Scope::Read)?;
     let page = lists::page(&lists::parameters(&request, &["limit", "cursor"])?)?;
     lists::see_own_writes(&ports, &caller, &request).await;
-    let (ids, next) = lists::view(ports.catalog.agents(caller.workspace, page.cursor.as_deref(), page.limit))?;
-    let shown: Vec<_> =
-        ids.into_iter().filter_map(|id| present::agent(&ports, id, &*ports.routes.agent(id)?)).collect();
-    Ok(lists::answer(&request, &shown, next.as_deref()))
+    let found = lists::view(ports.catalog.agents(caller.workspace, page.of_view()))?;
+    let entries = found.rows.iter().filter_map(|row| Some((row.id, ports.routes.agent(row.id)?)));
+    let shown: Vec<_> = entries.filter_map(|(id, entry)| present::agent(&ports, id, &entry)).collect();
+    Ok(lists::answer(&request, &shown, found.next.as_deref()))
 }
 
 /// `GET /v1/agents/online`.
@@ -132,8 +132,8 @@ pub async fn online(ports: web::Data<Ports>, caller: Caller) -> Result<HttpRespo
     let online = ports.gateway.online().into_iter().filter(|online| online.workspace == caller.workspace);
     let mut ids: Vec<_> = online.map(|online| online.agent).collect();
     ids.sort_unstable();
-    let shown: Vec<_> =
-        ids.into_iter().filter_map(|id| present::agent(&ports, id, &*ports.routes.agent(id)?)).collect();
+    let entries = ids.into_iter().filter_map(|id| Some((id, ports.routes.agent(id)?)));
+    let shown: Vec<_> = entries.filter_map(|(id, entry)| present::agent(&ports, id, &entry)).collect();
     Ok(HttpResponse::Ok().json(shown))
 }
 

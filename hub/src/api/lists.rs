@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
+use projections::{catalog::PageRequest, view::ViewError};
 use serde::Serialize;
 
 use super::{Ports, caller::Caller, error::ApiError};
@@ -57,6 +58,24 @@ pub fn page(pairs: &[(String, String)]) -> Result<Page, ApiError> {
             .ok_or_else(|| ApiError::field("limit", "must be a number from 1 to 1000"))?,
     };
     Ok(Page { limit, cursor: parameter(pairs, "cursor").map(str::to_owned) })
+}
+
+impl Page {
+    /// The same for the views.
+    pub fn of_view(&self) -> PageRequest<'_> {
+        PageRequest { limit: self.limit, cursor: self.cursor.as_deref() }
+    }
+}
+
+/// A view's answer: a cursor that is none is the caller's mistake, everything else is ours.
+///
+/// # Errors
+/// 400 for the cursor, 500 otherwise.
+pub fn view<T>(found: Result<T, ViewError>) -> Result<T, ApiError> {
+    found.map_err(|error| match error {
+        ViewError::InvalidCursor => ApiError::field("cursor", "must be one that an earlier page gave"),
+        other @ (ViewError::Sqlite(_) | ViewError::Files(_)) => ApiError::internal(other),
+    })
 }
 
 /// A page as an answer, with `Link: <…>; rel="next"` when there is more.

@@ -8,9 +8,11 @@ pub mod error;
 pub mod health;
 pub mod idempotency;
 pub mod keys;
+pub mod limit;
 pub mod lists;
 pub mod present;
 pub mod problems;
+pub mod public;
 pub mod services;
 pub mod shares;
 pub mod tunnels;
@@ -50,10 +52,11 @@ pub struct Ports {
     pub catalog: CatalogReader,
     pub accesses: AccessLogReader,
     pub views: Arc<Views>,
-    pub recorder: Arc<Recorder>,
+    pub recorder: Recorder,
+    pub edge: Arc<crate::edge::metrics::Metrics>,
     pub links: Links,
     pub metrics: Arc<Metrics>,
-    pub limits: Arc<crate::limits::Limits>,
+    pub limits: Arc<crate::limits::Limiter>,
     pub started: Instant,
     pub draining: Arc<std::sync::atomic::AtomicBool>,
     /// When each key was used last, as far as this process knows.
@@ -80,7 +83,7 @@ impl Ports {
     }
 }
 
-/// Every URL of the API.
+/// Every URL of the API except the agents' session, which the gateway adds before these.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
         // For orchestrators and dashboards, without credentials.
@@ -101,10 +104,6 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/v1/agents/provision").route(web::post().to(agents::provision)))
         .service(web::resource("/v1/agents").route(web::get().to(agents::list)))
         .service(web::resource("/v1/agents/online").route(web::get().to(agents::online)))
-        .service(
-            web::resource(schemas::frames::SESSION_PATH)
-                .route(web::get().to(crate::gateway::session::open)),
-        )
         .service(
             web::resource("/v1/agents/{id}")
                 .route(web::get().to(agents::get))

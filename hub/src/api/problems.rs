@@ -8,15 +8,18 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{StatusCode, header},
     middleware::Next,
+    web,
 };
 use domain::ids::RequestId;
 use schemas::problem::Problem;
 use uuid::Uuid;
 
-use super::error::ApiError;
+use super::{Ports, error::ApiError, limit};
+use crate::limits::Verdict;
 
 /// The answer to a URL that the API does not have.
-pub async fn no_such_url(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn no_such_url(ports: web::Data<Ports>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    limit::count_public(&ports, &request)?;
     Err(ApiError::new(
         StatusCode::NOT_FOUND,
         "no_such_url",
@@ -64,14 +67,33 @@ pub async fn around<B: MessageBody + 'static>(
     } else {
         response
     };
+    let verdict = response.request().extensions().get::<Verdict>().copied();
+    if let Some(ports) = response.request().app_data::<web::Data<Ports>>() {
+        ports.metrics.api_responses.with_label_values(&[class(response.status())]).inc();
+    }
     let headers = response.headers_mut();
+    if let Some(verdict) = verdict {
+        limit::show(verdict, headers);
+    }
     headers.insert(
         header::HeaderName::from_static("x-request-id"),
         header::HeaderValue::from_str(&id.to_string()).expect("an id is plain ASCII"),
     );
     // Answers hold secrets and other people's names: nobody on the way keeps them.
-    headers.entry(header::CACHE_CONTROL).or_insert(header::HeaderValue::from_static("no-store"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    }
     Ok(response)
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
 }
 
 fn cause(response: &ServiceResponse<BoxBody>) -> ApiError {

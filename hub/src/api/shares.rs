@@ -9,12 +9,12 @@ use domain::{
     time::Timestamp,
     workspace::Scope,
 };
-use projections::{access_log::AccessFilter, routes::Entry};
+use projections::{access_log::AccessFilter, catalog::ShareFilter, routes::Entry};
 use schemas::rest::{
     AccessLog, CreateShare, ServiceShareCreated, ShareCreated, ShareInfo, ShareInfoService, Shares, Success,
 };
 
-use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, lists, present, tunnels};
+use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists, present, tunnels};
 use crate::{creation::NewShare, secrets::sha256};
 
 /// `POST /v1/tunnels/:id/share`.
@@ -169,11 +169,10 @@ async fn page_of(
     let page = lists::page(parameters)?;
     lists::see_own_writes(ports, caller, request).await;
     let now = ports.clock.now();
-    let found = ports.catalog.shares(caller.workspace, tunnel, active, now, page.cursor.as_deref(), page.limit);
-    let (ids, next) = lists::view(found)?;
-    let shown =
-        ids.into_iter().filter_map(|id| present::share(ports, id, &*ports.routes.share(id)?)).collect();
-    Ok((shown, next))
+    let filter = ShareFilter { tunnel, active };
+    let found = lists::view(ports.catalog.shares(caller.workspace, filter, now, page.of_view()))?;
+    let ids: Vec<ShareId> = found.rows.iter().map(|row| row.id).collect();
+    Ok((present::shares(ports, caller.workspace, &ids)?, found.next))
 }
 
 fn find(
@@ -192,7 +191,7 @@ fn find(
 pub async fn get(ports: web::Data<Ports>, caller: Caller, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = find(&ports, &caller, &id)?;
-    let shown = present::share(&ports, id, &entry);
+    let shown = present::share(&ports, id, &entry)?;
     Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(entry.revision))).json(shown))
 }
 
@@ -248,7 +247,12 @@ pub fn info_of(ports: &Ports, token: &str) -> Result<ShareInfo, ApiError> {
 }
 
 /// `GET /v1/shared/:token/info`, without credentials.
-pub async fn info(ports: web::Data<Ports>, token: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn info(
+    ports: web::Data<Ports>,
+    request: HttpRequest,
+    token: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    limit::count_public(&ports, &request)?;
     Ok(HttpResponse::Ok().json(info_of(&ports, &token)?))
 }
 
@@ -267,13 +271,15 @@ pub async fn logs(
     let filter = filter(&parameters)?;
     let position = ports.recorder.flushed().await;
     ports.views.wait_for_accesses(position, lists::VIEWS_PATIENCE).await;
+    let workspace = caller.workspace;
     let (reader, keyring) = (ports.accesses.clone(), std::sync::Arc::clone(&ports.keyring));
     let found = web::block(move || {
         let open = |workspace, share, sealed: &[u8]| keyring.open_personal(workspace, Some(share), sealed);
-        reader.query(id, &filter, page.cursor.as_deref(), page.limit, &open)
+        reader.accesses(workspace, id, &filter, page.limit, page.cursor.as_deref(), &open)
     });
-    let (logs, next) = lists::view(found.await.map_err(ApiError::internal)?)?;
-    Ok(lists::answer(&request, &AccessLog { logs }, next.as_deref()))
+    let found = lists::view(found.await.map_err(ApiError::internal)?)?;
+    let logs = found.rows.iter().map(present::access).collect();
+    Ok(lists::answer(&request, &AccessLog { logs }, found.next.as_deref()))
 }
 
 fn filter(parameters: &[(String, String)]) -> Result<AccessFilter, ApiError> {
@@ -285,7 +291,8 @@ fn filter(parameters: &[(String, String)]) -> Result<AccessFilter, ApiError> {
         None => None,
         Some(text) => {
             let status = text.parse::<u16>().ok().filter(|status| (100..=599).contains(status));
-            Some(status.ok_or_else(|| ApiError::field("status", "must be a status code"))?)
+            let status = status.ok_or_else(|| ApiError::field("status", "must be a status code"))?;
+            Some((status, status))
         }
     };
     let text = |name: &str| lists::parameter(parameters, name).map(str::to_owned);

@@ -15,7 +15,7 @@ use domain::{
     tunnel::{Command, Condition, DeleteReason, Outage, Tunnel, TunnelUpdated},
     workspace::Scope,
 };
-use projections::routes::Entry;
+use projections::{catalog::TunnelFilter, routes::Entry};
 use schemas::{
     frames::PortOutcome,
     rest::{ConnectTunnel, Connected, ConnectedTunnel, CreateTunnel, Success, TargetText, UpdateTunnel},
@@ -118,7 +118,7 @@ pub fn shown(
     done: Done,
 ) -> Result<HttpResponse, ApiError> {
     let entry = ports.routes.tunnel(id).ok_or_else(|| ApiError::not_found("tunnel", id))?;
-    let body = present::tunnel(ports, id, &entry).ok_or_else(|| ApiError::not_found("tunnel", id))?;
+    let body = present::tunnel(ports, id, &entry)?.ok_or_else(|| ApiError::not_found("tunnel", id))?;
     let mut response = HttpResponse::build(status);
     lists::written(ports, caller, Done { revision: entry.revision, ..done }, &mut response);
     Ok(response.json(body))
@@ -153,10 +153,11 @@ pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest)
     caller.require(Scope::Read)?;
     let page = lists::page(&lists::parameters(&request, &["limit", "cursor"])?)?;
     lists::see_own_writes(&ports, &caller, &request).await;
-    let (ids, next) = lists::view(ports.catalog.tunnels(caller.workspace, page.cursor.as_deref(), page.limit))?;
-    let shown: Vec<_> =
-        ids.into_iter().filter_map(|id| present::tunnel(&ports, id, &*ports.routes.tunnel(id)?)).collect();
-    Ok(lists::answer(&request, &shown, next.as_deref()))
+    let (filter, now) = (TunnelFilter::default(), ports.clock.now());
+    let found = lists::view(ports.catalog.tunnels(caller.workspace, filter, now, page.of_view()))?;
+    let ids: Vec<TunnelId> = found.rows.iter().map(|row| row.id).collect();
+    let shown = present::tunnels(&ports, caller.workspace, &ids)?;
+    Ok(lists::answer(&request, &shown, found.next.as_deref()))
 }
 
 /// The caller's open tunnel of that id; another workspace's does not exist.
@@ -192,7 +193,7 @@ pub fn if_match(request: &HttpRequest, revision: u64) -> Result<(), ApiError> {
 pub async fn get(ports: web::Data<Ports>, caller: Caller, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = find(&ports, &caller, &id)?;
-    let shown = present::tunnel(&ports, id, &entry);
+    let shown = present::tunnel(&ports, id, &entry)?;
     Ok(HttpResponse::Ok().insert_header((header::ETAG, lists::etag(entry.revision))).json(shown))
 }
 
@@ -225,7 +226,7 @@ pub async fn update(
         done = ports.executor.tunnel(id, caller.who(), switch).await?;
     }
     let entry = ports.routes.tunnel(id).ok_or_else(|| ApiError::not_found("tunnel", id))?;
-    let shown = present::tunnel(&ports, id, &entry).ok_or_else(|| ApiError::not_found("tunnel", id))?;
+    let shown = present::tunnel(&ports, id, &entry)?.ok_or_else(|| ApiError::not_found("tunnel", id))?;
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, Done { revision: entry.revision, ..done }, &mut response);
     Ok(response.json(schemas::rest::TunnelUpdated {

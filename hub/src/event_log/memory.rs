@@ -148,7 +148,7 @@ impl State {
         let positions = self.streams.get(&append.stream).map_or(&[][..], |positions| &positions[..]);
         let there =
             positions.iter().skip(first as usize - 1).map(|position| &self.events[*position as usize - 1]);
-        let last = there.clone().take(append.events.len()).last();
+        let last = there.clone().take(append.events.len()).next_back();
         let same = there.clone().count() >= append.events.len()
             && there.zip(&append.events).all(|(event, new)| event.id == new.id);
         match (last, same, append.expected) {

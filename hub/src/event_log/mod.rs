@@ -5,6 +5,8 @@
 
 pub mod limits;
 pub mod memory;
+pub mod segments;
+pub mod verify;
 
 use std::{fmt, sync::Arc};
 

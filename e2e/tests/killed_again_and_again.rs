@@ -1,0 +1,177 @@
+//! Rounds of `kill -9` while commands and requests run: what was acknowledged is there, once, and the log is clean.
+//!
+//! Ten rounds here; `ops/soak-kill` runs as many as it is told (`E2E_KILL_ROUNDS`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use e2e::{Api, Hub, Machine, api, eventually, http, targets::Nginx, wait::SOON};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+const ROUNDS_VARIABLE: &str = "E2E_KILL_ROUNDS";
+const ROUNDS: u32 = 10;
+/// Writers and visitors per round.
+const WRITERS: u32 = 3;
+const VISITORS: u32 = 2;
+/// With `batched`, an access that was answered this long before the kill is in the log.
+const BATCHED_LOSS: Duration = Duration::from_millis(20);
+/// A hub lives between this long and three times as long.
+const LIFE: Duration = Duration::from_millis(300);
+
+/// What a writer knows of one command.
+#[derive(Debug, Clone)]
+struct Command {
+    name: String,
+    acknowledged: bool,
+}
+
+/// What a visitor knows of one request.
+#[derive(Debug, Clone)]
+struct Visit {
+    path: String,
+    answered: Instant,
+}
+
+/// Odd rounds run with the stricter of the two settings of `HUB_ACCESS_LOG`.
+fn access_log(round: u32) -> &'static str {
+    if round % 2 == 1 { "before_response" } else { "batched" }
+}
+
+#[test]
+fn whatever_was_acknowledged_survives_every_kill_and_nothing_happens_twice() {
+    let rounds = std::env::var(ROUNDS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
+    let nginx = Nginx::answering_everything();
+    let mut hub = Hub::start_with(&[("HUB_ACCESS_LOG", access_log(0))]);
+    let machine = Machine::new(&hub);
+    let exposed = machine.expose(nginx.address, "site");
+    let visited = hub.api().create_share(&exposed.tunnel_id(), &json!({ "name": "visited" }));
+    let link = api::text(&visited, "shareUrl");
+    // Nobody serves this one, so commands on it need no answer of an agent.
+    let (idle_agent, _) = hub.api().register_agent("idle");
+    let written = api::text(&hub.api().create_tunnel(&idle_agent, "localhost:9", "written"), "id");
+
+    let mut all = Vec::new();
+    for round in 0..rounds {
+        let commands = Arc::new(Mutex::new(Vec::<Command>::new()));
+        let visits = Arc::new(Mutex::new(Vec::<Visit>::new()));
+        let mut threads = Vec::new();
+        for writer in 0..WRITERS {
+            let (api, written, commands) = (hub.api(), written.clone(), commands.clone());
+            threads.push(thread::spawn(move || write(&api, &written, round, writer, &commands)));
+        }
+        for visitor in 0..VISITORS {
+            let (link, visits) = (link.clone(), visits.clone());
+            threads.push(thread::spawn(move || visit(&link, round, visitor, &visits)));
+        }
+        // Not before something was acknowledged and answered; then at a moment that differs from round to round.
+        eventually("commands and requests to flow", SOON, || {
+            let flowing =
+                commands.lock().iter().any(|command| command.acknowledged) && !visits.lock().is_empty();
+            if flowing { Ok(()) } else { Err("nothing yet") }
+        });
+        thread::sleep(LIFE + LIFE * (round * 7 % 11) / 5);
+        let killed = Instant::now();
+        hub.kill9();
+        for thread in threads {
+            thread.join().expect("writers and visitors do not panic");
+        }
+        hub.verify_clean();
+        hub.restart_with(&[("HUB_ACCESS_LOG", access_log(round + 1))]);
+
+        // What was in flight is sent again with its key; then every command of this round is there exactly once.
+        let mut commands = std::mem::take(&mut *commands.lock());
+        retry(&hub.api(), &written, &mut commands);
+        all.extend(commands);
+        check_visits(&hub.api(), &api::text(&visited, "id"), &visits.lock(), killed, round);
+        eventually("the agent to be back", SOON, || hub.api().active_tunnel("site"));
+    }
+
+    let mut listed: BTreeMap<String, u32> = BTreeMap::new();
+    for share in hub.api().shares(&written) {
+        *listed.entry(api::text(&share, "name")).or_default() += 1;
+    }
+    let twice: Vec<_> = listed.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "done twice: {twice:?}");
+    let lost: Vec<_> = all.iter().filter(|command| !listed.contains_key(&command.name)).collect();
+    assert!(lost.is_empty(), "{} of {} commands are lost: {lost:?}", lost.len(), all.len());
+
+    assert!(hub.terminate().success());
+    hub.verify_clean();
+    hub.views_equal_rebuilt_ones();
+}
+
+/// Creates shares until the hub is gone.
+fn write(api: &Api, tunnel_id: &str, round: u32, writer: u32, commands: &Mutex<Vec<Command>>) {
+    for number in 0.. {
+        let name = format!("r{round}-w{writer}-n{number}");
+        commands.lock().push(Command { name: name.clone(), acknowledged: false });
+        match create(api, tunnel_id, &name) {
+            Ok(201) => {
+                let mut commands = commands.lock();
+                let command = commands.iter_mut().rev().find(|command| command.name == name);
+                command.expect("it was pushed above").acknowledged = true;
+            }
+            Ok(status) => panic!("{name}: status {status}"),
+            Err(_) => return,
+        }
+    }
+}
+
+fn create(api: &Api, tunnel_id: &str, name: &str) -> std::io::Result<u16> {
+    let body = json!({ "name": name });
+    let headers = [("idempotency-key", name)];
+    let answer = api.call("POST", &format!("/v1/tunnels/{tunnel_id}/share"), &headers, Some(&body))?;
+    Ok(answer.status)
+}
+
+/// Sends again what has no answer, under the same key: the hub must neither refuse nor repeat it.
+#[track_caller]
+fn retry(api: &Api, tunnel_id: &str, commands: &mut [Command]) {
+    for command in commands.iter_mut().filter(|command| !command.acknowledged) {
+        let status = create(api, tunnel_id, &command.name).expect("the hub is back");
+        assert_eq!(status, 201, "{} sent again", command.name);
+        command.acknowledged = true;
+    }
+}
+
+/// Requests pages until the hub is gone.
+fn visit(link: &str, round: u32, visitor: u32, visits: &Mutex<Vec<Visit>>) {
+    let (edge, _, prefix) = http::split_link(link);
+    let prefix = prefix.trim_end_matches('/');
+    for number in 0.. {
+        let path = format!("/r{round}/v{visitor}/n{number}");
+        let Ok(answer) = http::request(edge, "GET", &format!("{prefix}{path}"), &[], None) else { return };
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        visits.lock().push(Visit { path, answered: Instant::now() });
+    }
+}
+
+/// Every answered request has its access record, except what `batched` may lose.
+#[track_caller]
+fn check_visits(api: &Api, share_id: &str, visits: &[Visit], killed: Instant, round: u32) {
+    let strict = access_log(round) == "before_response";
+    let accesses = api.accesses(share_id);
+    let recorded: BTreeSet<&str> = accesses.iter().filter_map(|access| access["path"].as_str()).collect();
+    let before_kill = |visit: &Visit| killed.saturating_duration_since(visit.answered);
+    let missing: Vec<_> = visits
+        .iter()
+        .filter(|visit| strict || before_kill(visit) > BATCHED_LOSS)
+        .filter(|visit| !recorded.contains(visit.path.as_str()))
+        .map(|visit| (&visit.path, before_kill(visit)))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "round {round} (strict: {strict}): answered, but without a record: {missing:?}"
+    );
+    let mine: Vec<&Value> = accesses
+        .iter()
+        .filter(|access| access["path"].as_str().is_some_and(|path| path.starts_with(&format!("/r{round}/"))))
+        .collect();
+    let different: BTreeSet<_> = mine.iter().filter_map(|access| access["path"].as_str()).collect();
+    assert_eq!(different.len(), mine.len(), "round {round}: an access is recorded twice");
+}

@@ -1,0 +1,23 @@
+//! The share edge: visitors' requests to links, checked, proxied through agents' streams, and recorded.
+//!
+//! One thread and runtime per core, each with its own listener, connections and kept upstream connections; what they
+//! share is read without locks (`Routes`) or counted (`limits`, `metrics`). Modules in the order of a request's way.
+
+pub mod server;
+
+mod conn;
+mod route;
+
+mod proxy;
+
+mod exchange;
+mod upstream;
+
+mod banner;
+mod headers;
+mod page;
+
+pub mod metrics;
+pub mod recorder;
+
+pub use self::server::{Edge, EdgeDeps, EdgeOptions, PublicEndpoints, PublicPlace, PublicRequest, start};

@@ -1,0 +1,564 @@
+//! The edge's listeners: one thread, runtime and listener per core, all on one address.
+//!
+//! A core owns its connections, its lanes and its sweep; nothing of them is shared with other cores. Every thread is
+//! joined at the end of [`Edge::drain`].
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    rc::{Rc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use domain::ids::{RequestId, ShareId};
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Method, Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::http1::{Builder, UpgradeableConnection},
+    service::Service,
+};
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use projections::routes::Routes;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{oneshot, watch},
+};
+
+use super::{
+    conn::{ConnState, Cut, Tick, TickLimits, VisitorIo},
+    exchange::{Answer, Exchange},
+    headers::ForwardedFor,
+    metrics::Metrics,
+    proxy,
+    recorder::Recorder,
+    upstream::{Lane, Upstream},
+};
+use crate::{
+    clock::SharedClock, limits::Limiter, running::Running, secrets::random_bytes, settings::AccessLogMode,
+    streams::Streams,
+};
+
+/// A request head takes at most this much (bytes); more is answered with 431.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The listeners' queue of connections that nobody has accepted yet.
+const BACKLOG: i32 = 1_024;
+/// The sweep is at least this frequent: a share that expires ends its streams within a second.
+const SWEEP_MAX: Duration = Duration::from_millis(250);
+/// How long cut connections get to say goodbye.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How the edge behaves.
+#[derive(Debug, Clone)]
+pub struct EdgeOptions {
+    pub listen: SocketAddr,
+    /// 0: as many as there are cores.
+    pub threads: usize,
+    /// More connections are closed at once.
+    pub connections_max: u64,
+    pub head_timeout_ms: u64,
+    /// How long a connection is kept without a request.
+    pub keep_alive_ms: u64,
+    pub visitor_stall_ms: u64,
+    pub upstream_timeout_ms: u64,
+    /// How long a connection to a target is kept without a request.
+    pub upstream_idle_ms: u64,
+    /// Kept connections to one share's target, and to all, per core.
+    pub upstream_idle_per_share: usize,
+    pub upstream_idle_max: usize,
+    /// The longest request body; 0 is any size.
+    pub body_bytes_max: u64,
+    /// Requests running longer get a record before they end.
+    pub running_after_ms: u64,
+    /// Lower case, without dots at its ends.
+    pub base_domain: Option<String>,
+    /// What visitors use for names below the base domain: `http` or `https`.
+    pub scheme: String,
+    pub trusted_proxies: Vec<IpNet>,
+    pub banner: bool,
+    pub access_log: AccessLogMode,
+    pub limit_share_per_min: u32,
+    /// Unknown tokens and slugs from one address.
+    pub limit_public_per_min: u32,
+    /// Unknown tokens and slugs from everybody together.
+    pub limit_unknown_per_min: u32,
+}
+
+impl Default for EdgeOptions {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            threads: 0,
+            connections_max: 20_000,
+            head_timeout_ms: 15_000,
+            keep_alive_ms: 75_000,
+            visitor_stall_ms: 120_000,
+            upstream_timeout_ms: 60_000,
+            upstream_idle_ms: 30_000,
+            upstream_idle_per_share: 256,
+            upstream_idle_max: 1_024,
+            body_bytes_max: 0,
+            running_after_ms: 5_000,
+            base_domain: None,
+            scheme: "http".to_owned(),
+            trusted_proxies: Vec::new(),
+            banner: true,
+            access_log: AccessLogMode::Batched,
+            limit_share_per_min: 5_000,
+            limit_public_per_min: 100,
+            limit_unknown_per_min: 3_000,
+        }
+    }
+}
+
+impl EdgeOptions {
+    pub(super) fn upstream_timeout(&self) -> Duration {
+        Duration::from_millis(self.upstream_timeout_ms)
+    }
+
+    fn sweep_every(&self) -> Duration {
+        let shortest = self.head_timeout_ms.min(self.keep_alive_ms).min(self.visitor_stall_ms);
+        Duration::from_millis(shortest.min(self.running_after_ms) / 4)
+            .clamp(Duration::from_millis(10), SWEEP_MAX)
+    }
+
+    /// Whole sweeps that take at least so long.
+    fn ticks(&self, ms: u64) -> Tick {
+        let every = u64::try_from(self.sweep_every().as_millis()).unwrap_or(1).max(1);
+        Tick::try_from(ms.div_ceil(every)).unwrap_or(Tick::MAX).max(1)
+    }
+}
+
+/// The two API paths that are answered on the bare host for visitors who have only the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublicPlace {
+    /// `/v1/shared/<token>/info`
+    Info,
+    /// `/api/shared/<token>/query`
+    Query,
+}
+
+/// A request to one of them. Method, limits and errors are the answerer's business.
+#[derive(Debug)]
+pub struct PublicRequest {
+    pub place: PublicPlace,
+    /// As it stands in the path; secret.
+    pub token: String,
+    pub method: Method,
+    pub headers: HeaderMap,
+    /// At most 64 KiB.
+    pub body: Bytes,
+    /// The visitor's address, behind trusted proxies too.
+    pub visitor: IpAddr,
+    pub request: RequestId,
+}
+
+/// Answers them.
+pub type PublicEndpoints = Arc<dyn Fn(PublicRequest) -> BoxFuture<'static, Response<Bytes>> + Send + Sync>;
+
+/// What the edge needs of the rest of the hub.
+#[derive(Clone)]
+pub struct EdgeDeps {
+    pub routes: Arc<Routes>,
+    pub streams: Arc<dyn Streams>,
+    pub running: Arc<Running>,
+    pub recorder: Recorder,
+    pub limiter: Arc<Limiter>,
+    pub clock: SharedClock,
+    pub public: PublicEndpoints,
+}
+
+impl fmt::Debug for EdgeDeps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EdgeDeps").finish_non_exhaustive()
+    }
+}
+
+/// What all cores share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub options: EdgeOptions,
+    pub deps: EdgeDeps,
+    pub metrics: Arc<Metrics>,
+}
+
+/// The running edge.
+#[derive(Debug)]
+pub struct Edge {
+    /// Where it listens; with the real port when 0 was asked for.
+    pub local_addr: SocketAddr,
+    pub metrics: Arc<Metrics>,
+    /// When every connection must be over; set to stop.
+    stop: watch::Sender<Option<Instant>>,
+    threads: Mutex<Vec<Thread>>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    ended: oneshot::Receiver<()>,
+    handle: std::thread::JoinHandle<()>,
+}
+
+/// Binds, starts the cores and answers from then on.
+///
+/// # Errors
+/// The address cannot be bound, or the system gives no threads.
+pub fn start(options: EdgeOptions, deps: EdgeDeps) -> io::Result<Edge> {
+    let count = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        threads => threads,
+    };
+    let first = listener(options.listen)?;
+    let local_addr = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        listeners.push(listener(local_addr)?);
+    }
+    let metrics = Arc::new(Metrics::default());
+    let shared = Arc::new(Shared { options, deps, metrics: Arc::clone(&metrics) });
+    let (stop, stopped) = watch::channel(None);
+    let mut threads = Vec::new();
+    for (n, listener) in listeners.into_iter().enumerate() {
+        let runtime = Box::new(tokio::runtime::Builder::new_current_thread());
+        let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
+        let (end, ended) = oneshot::channel();
+        let handle = std::thread::Builder::new().name(format!("edge-{n}")).spawn(move || {
+            if let Err(error) = run_core(runtime, listener, shared, stopped) {
+                tracing::error!(%error, "an edge core could not start");
+            }
+            // Nobody may be waiting.
+            let _ = end.send(());
+        })?;
+        threads.push(Thread { ended, handle });
+    }
+    Ok(Edge { local_addr, metrics, stop, threads: Mutex::new(threads) })
+}
+
+impl Edge {
+    /// Accepts no more, lets running requests finish for at most `timeout`, cuts the rest, and joins the threads.
+    /// Idempotent.
+    pub async fn drain(&self, timeout: Duration) {
+        self.stop.send_if_modified(|stop| {
+            let is_first = stop.is_none();
+            stop.get_or_insert(Instant::now() + timeout);
+            is_first
+        });
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for Thread { ended, handle } in threads {
+            // An error means that the thread panicked, which `join` says.
+            let _ = ended.await;
+            if handle.join().is_err() {
+                tracing::error!("an edge core panicked");
+            }
+        }
+    }
+}
+
+fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// How many upstream connections are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IdleLimits {
+    pub per_share: usize,
+    pub in_all: usize,
+    pub kept_for: Tick,
+}
+
+/// One core's share of the edge.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub shared: Arc<Shared>,
+    pub lanes: RefCell<HashMap<ShareId, Rc<Lane>>>,
+    conns: RefCell<Vec<Rc<ConnCtx>>>,
+    clock: Arc<AtomicU32>,
+    draining: Cell<bool>,
+    idle: IdleLimits,
+    limits: TickLimits,
+    /// For request ids, which are no secrets.
+    random: Cell<u64>,
+}
+
+/// A connection as its core knows it.
+#[derive(Debug)]
+pub(super) struct ConnCtx {
+    pub state: Arc<ConnState>,
+    pub peer: IpAddr,
+    pub peer_text: String,
+    /// Known after the first request, where it is the same for all.
+    pub forwarded: RefCell<Option<Rc<ForwardedFor>>>,
+    pub exchange: RefCell<Weak<Exchange>>,
+}
+
+impl Core {
+    fn new(shared: Arc<Shared>) -> Rc<Self> {
+        let options = &shared.options;
+        let seed = random_bytes();
+        let seed = seed.first_chunk::<8>().copied().expect("32 random bytes");
+        Rc::new(Self {
+            lanes: RefCell::default(),
+            conns: RefCell::default(),
+            clock: Arc::new(AtomicU32::new(1)),
+            draining: Cell::new(false),
+            idle: IdleLimits {
+                per_share: options.upstream_idle_per_share,
+                in_all: options.upstream_idle_max,
+                kept_for: options.ticks(options.upstream_idle_ms),
+            },
+            limits: TickLimits {
+                idle: options.ticks(options.keep_alive_ms),
+                head: options.ticks(options.head_timeout_ms),
+                stall: options.ticks(options.visitor_stall_ms),
+            },
+            random: Cell::new(u64::from_le_bytes(seed)),
+            shared,
+        })
+    }
+
+    /// A fresh id for a request that gets an answer of our own.
+    pub(super) fn request_id(&self) -> RequestId {
+        let now = u64::try_from(self.shared.deps.clock.now().millis()).unwrap_or(0);
+        let mut bytes = [0; 10];
+        let [first, second] = [self.next_random().to_le_bytes(), self.next_random().to_le_bytes()];
+        bytes[..8].copy_from_slice(&first);
+        bytes[8..].copy_from_slice(&second[..2]);
+        RequestId::new(uuid::Builder::from_unix_timestamp_millis(now, &bytes).into_uuid())
+    }
+
+    /// SplitMix64 (Steele, Lea and Flood, 2014).
+    fn next_random(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// Keeps an upstream connection for the share's next request.
+    pub(super) fn keep(&self, lane: &Lane, upstream: Upstream) {
+        lane.keep(upstream, self.clock.load(Relaxed), &self.idle);
+    }
+
+    /// Ends everything that runs on a lane.
+    pub(super) fn end_lane(&self, lane: &Rc<Lane>) {
+        lane.end();
+        {
+            let mut lanes = self.lanes.borrow_mut();
+            if lanes.get(&lane.share).is_some_and(|known| Rc::ptr_eq(known, lane)) {
+                lanes.remove(&lane.share);
+            }
+        }
+        let exchanges: Vec<Rc<Exchange>> =
+            self.conns.borrow().iter().filter_map(|ctx| ctx.exchange.borrow().upgrade()).collect();
+        for exchange in exchanges {
+            let is_on_it = exchange.lane.borrow().as_ref().is_some_and(|its| Rc::ptr_eq(its, lane));
+            if is_on_it {
+                exchange.revoke();
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        self.clock.fetch_add(1, Relaxed);
+        self.conns.borrow_mut().retain(|ctx| Rc::strong_count(ctx) > 1);
+        let long = Duration::from_millis(self.shared.options.running_after_ms);
+        for ctx in self.conns.borrow().iter() {
+            ctx.state.sweep(&self.limits);
+            if let Some(exchange) = ctx.exchange.borrow().upgrade() {
+                exchange.tell_if_long(long);
+            }
+        }
+        self.sweep_lanes();
+    }
+
+    /// Ends lanes whose share may not be used any more (nobody tells when a clock runs out), and forgets unused ones.
+    fn sweep_lanes(&self) {
+        let lanes: Vec<Rc<Lane>> = self.lanes.borrow().values().cloned().collect();
+        let deps = &self.shared.deps;
+        let now = deps.clock.now();
+        let mut kept = 0;
+        for lane in lanes {
+            let share = deps.routes.share(lane.share);
+            let gate = share.map(|share| deps.routes.gate(&share.state, now));
+            match gate {
+                // A pause refuses new requests and lets running ones go on.
+                Some(Ok(_) | Err(domain::access::Denied::TunnelPaused)) => {}
+                Some(Err(_)) | None => self.end_lane(&lane),
+            }
+            let idle = lane.sweep(self.clock.load(Relaxed), self.idle.kept_for);
+            kept += idle;
+            if kept > self.idle.in_all {
+                lane.trim(idle.saturating_sub(kept - self.idle.in_all));
+                kept = self.idle.in_all;
+            }
+            // The map and this loop hold it, and nobody else.
+            if idle == 0 && Rc::strong_count(&lane) == 2 {
+                self.lanes.borrow_mut().remove(&lane.share);
+            }
+        }
+    }
+}
+
+fn run_core(
+    mut runtime: Box<tokio::runtime::Builder>,
+    listener: std::net::TcpListener,
+    shared: Arc<Shared>,
+    stopped: watch::Receiver<Option<Instant>>,
+) -> io::Result<()> {
+    let runtime = runtime.enable_all().build_local(tokio::runtime::LocalOptions::default())?;
+    let core = Core::new(shared);
+    runtime.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        let accepting = tokio::task::spawn_local(accept(Rc::clone(&core), listener));
+        let sweeping = tokio::task::spawn_local(sweep(Rc::clone(&core)));
+        until_over(&core, stopped, &accepting.abort_handle()).await;
+        sweeping.abort();
+        Ok(())
+    })
+}
+
+async fn sweep(core: Rc<Core>) {
+    let mut ticks = tokio::time::interval(core.shared.options.sweep_every());
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        core.sweep();
+    }
+}
+
+/// Waits for the stop, then for the connections.
+async fn until_over(
+    core: &Rc<Core>,
+    mut stopped: watch::Receiver<Option<Instant>>,
+    accepting: &tokio::task::AbortHandle,
+) {
+    let deadline = match stopped.wait_for(Option::is_some).await {
+        Ok(deadline) => deadline.unwrap_or_else(Instant::now),
+        // The edge was dropped without a drain.
+        Err(_) => Instant::now(),
+    };
+    accepting.abort();
+    core.draining.set(true);
+    wake_all(core);
+    until_empty(core, deadline).await;
+    for ctx in core.conns.borrow().iter() {
+        ctx.state.end(Cut::Hub);
+    }
+    until_empty(core, Instant::now() + LAST_WORDS).await;
+}
+
+fn wake_all(core: &Core) {
+    for ctx in core.conns.borrow().iter() {
+        ctx.state.wake();
+    }
+}
+
+async fn until_empty(core: &Core, deadline: Instant) {
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        core.conns.borrow_mut().retain(|ctx| Rc::strong_count(ctx) > 1);
+        if core.conns.borrow().is_empty() || Instant::now() >= deadline {
+            return;
+        }
+        looks.tick().await;
+    }
+}
+
+async fn accept(core: Rc<Core>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => welcome(&core, socket, peer),
+            // Out of descriptors, or the peer left already: the next one may work.
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+fn welcome(core: &Rc<Core>, socket: TcpStream, peer: SocketAddr) {
+    let metrics = &core.shared.metrics;
+    metrics.connections_accepted.add(1);
+    if metrics.connections_open.get() >= core.shared.options.connections_max {
+        metrics.connections_refused.add(1);
+        return;
+    }
+    // A socket that is gone already says so at its first read.
+    let _ = socket.set_nodelay(true);
+    let state = ConnState::new(Arc::clone(&core.clock), Arc::clone(metrics));
+    let ctx = Rc::new(ConnCtx {
+        state: Arc::clone(&state),
+        peer: peer.ip().to_canonical(),
+        peer_text: peer.to_string(),
+        forwarded: RefCell::default(),
+        exchange: RefCell::default(),
+    });
+    core.conns.borrow_mut().push(Rc::clone(&ctx));
+    let service = Requests { core: Rc::clone(core), ctx: Rc::clone(&ctx) };
+    let connection = Builder::new()
+        .half_close(false)
+        .header_read_timeout(None)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(HEAD_BYTES_MAX * 2)
+        .pipeline_flush(true)
+        .serve_connection(VisitorIo::new(socket, state), service)
+        .with_upgrades();
+    tokio::task::spawn_local(Connection { core: Rc::clone(core), is_closing: false, connection });
+}
+
+/// hyper's view of the requests of one connection.
+#[derive(Debug)]
+struct Requests {
+    core: Rc<Core>,
+    ctx: Rc<ConnCtx>,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Answer>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        Box::pin(proxy::serve(Rc::clone(&self.core), Rc::clone(&self.ctx), request))
+    }
+}
+
+/// A connection's task: asked to close when the core drains.
+struct Connection {
+    core: Rc<Core>,
+    is_closing: bool,
+    connection: UpgradeableConnection<VisitorIo, Requests>,
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.core.draining.get() && !this.is_closing {
+            this.is_closing = true;
+            Pin::new(&mut this.connection).graceful_shutdown();
+        }
+        // Errors are the visitor's: what he sent was no HTTP, or he left.
+        Pin::new(&mut this.connection).poll(cx).map(|_| ())
+    }
+}

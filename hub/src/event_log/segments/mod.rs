@@ -1,0 +1,341 @@
+//! The embedded engine: append-only segments, one writer, group commit.
+//!
+//! | part | does |
+//! |---|---|
+//! | `frame`, `chain` | how an event lies in a file, and the hash chains over events |
+//! | `files`, `disk` | where files are; the calls that change them |
+//! | `writer`, `output`, `filler` | judge and place, write and sync, make segments ready ahead |
+//! | `index`, `reader`, `checkpoint` | what is where (derived), reading, a start without reading everything |
+//! | `scan`, `recovery` | walk the whole log; what to drop or refuse after a crash |
+//! | `seals`, `keeper` | signed heads, every second |
+//!
+//! Invariants: acknowledged means synced; the index knows nothing that is not durable; positions are handed out in the
+//! order of commits and a commit counts in all its families or in none, so no reader sees a gap that fills later;
+//! after a failed sync nothing is acknowledged any more. Why not a database: docs/adr/0001.
+
+mod chain;
+mod checkpoint;
+mod disk;
+mod files;
+mod filler;
+mod frame;
+mod index;
+mod keeper;
+mod output;
+mod published;
+mod reader;
+mod recovery;
+mod scan;
+mod seals;
+mod stats;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use domain::recorded::{Families, Family, Recorded, StreamName};
+use futures_util::{FutureExt, future::BoxFuture};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+pub use disk::{Disk, PathError, SystemDisk};
+pub use scan::Damage;
+pub use stats::{EVENTS_BOUNDS, LATENCY_BOUNDS_US, LogStats};
+
+pub(crate) use chain::{Chains, heads_hash};
+pub(crate) use files::{IdentityError, Lock, LockError, log_dir, read_identity};
+pub(crate) use recovery::all_segments;
+pub(crate) use scan::{Found, Step, Walk, stream_of};
+pub(crate) use seals::{SEAL_BYTES, Seal, list as list_seals};
+
+use self::{
+    filler::Filler,
+    keeper::Keeper,
+    output::{Output, Sizes},
+    published::{Health, Shared},
+    seals::Sealer,
+    writer::{Message, Request, Writer},
+};
+use super::{Append, AppendError, Appended, EventLog, ReadError, limits};
+use crate::keyring::Keyring;
+
+/// The most bytes that wait for the writer; further appends wait at their caller.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// What an append takes of the queue besides its frames.
+const REQUEST_BYTES: usize = 512;
+
+/// How to open a log.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whose seal key signs the heads.
+    pub keyring: Arc<Keyring>,
+    /// The size of a family's first segment; it doubles while segments fill within a minute.
+    pub segment_bytes_min: u64,
+    /// A segment ends at this size (a single commit may exceed it).
+    pub segment_bytes_max: u64,
+    /// How often the head is sealed when it moved.
+    pub seal_every: Duration,
+    /// Where tests let the disk fail.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Options {
+    /// What production uses: segments of 1 to 32 MiB, a seal every second.
+    pub fn new(keyring: Arc<Keyring>) -> Self {
+        Self {
+            keyring,
+            segment_bytes_min: 1024 * 1024,
+            segment_bytes_max: 32 * 1024 * 1024,
+            seal_every: Duration::from_secs(1),
+            disk: Arc::new(SystemDisk),
+        }
+    }
+}
+
+/// Why a log does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the data directory {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// Nothing was changed.
+    #[error("the event log is damaged: {0}")]
+    Damaged(#[from] Damage),
+    /// Nothing was changed.
+    #[error("the event log's identity {} is missing or damaged, but there are events", .0.display())]
+    NoIdentity(PathBuf),
+    #[error(transparent)]
+    Io(#[from] PathError),
+}
+
+/// How a log was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Whether the index came from a checkpoint.
+    pub from_checkpoint: bool,
+    /// Events that had to be read.
+    pub events_read: u64,
+    pub took: Duration,
+}
+
+/// The embedded event log.
+#[derive(Debug)]
+pub struct Segments {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Message>,
+    /// The room in the queue, in bytes.
+    room: Arc<Semaphore>,
+    closed: watch::Receiver<bool>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    opened: Opened,
+}
+
+impl Segments {
+    /// Opens the log in `<data>/log`, or makes one. Blocks: seconds after a crash of a large log without checkpoint.
+    ///
+    /// # Errors
+    /// [`OpenError`]: in use, damaged (file, offset and event are named, nothing was changed), or the disk.
+    #[expect(clippy::needless_pass_by_value, reason = "options are made for one log")]
+    pub fn open(data: &Path, options: Options) -> Result<Self, OpenError> {
+        let began = Instant::now();
+        std::fs::create_dir_all(data).map_err(|source| PathError { path: data.to_owned(), source })?;
+        let lock = Lock::take(data).map_err(|error| match error {
+            LockError::InUse => OpenError::InUse(data.to_owned()),
+            LockError::Io(error) => OpenError::Io(error),
+        })?;
+        files::make_dirs(data)?;
+        let log_id = identity(data)?;
+        let sealed = seals::highest(data, log_id)?;
+        let recovered = recovery::recover(data, log_id, sealed)?;
+        let opened = Opened {
+            from_checkpoint: recovered.from_checkpoint,
+            events_read: recovered.events_read,
+            took: began.elapsed(),
+        };
+        let shared = Arc::new(Shared {
+            data: data.to_owned(),
+            log_id,
+            head: watch::Sender::new(recovered.durable.position),
+            index: recovered.index,
+            durable: Mutex::new(recovered.durable),
+            health: Mutex::new(Health::Writable),
+            stats: Arc::default(),
+        });
+        let (queue, messages) = mpsc::channel();
+        let thread_error = |source| PathError { path: data.to_owned(), source };
+        let sealer = Sealer::new(data, options.keyring.seal_key());
+        let keeper =
+            Keeper::start(Arc::clone(&shared), sealer, sealed, options.seal_every).map_err(thread_error)?;
+        let sizes = Sizes { min: options.segment_bytes_min, max: options.segment_bytes_max };
+        let filler = Filler::start(data.to_owned(), log_id).map_err(thread_error)?;
+        let mut output = Output::new(data.to_owned(), log_id, options.disk, sizes, filler);
+        for family in Family::ALL {
+            let segments = shared.index.family(family).read().segments.clone();
+            if let Some(last) = segments.last() {
+                output.resume(family, last, last.end())?;
+            }
+        }
+        let writer = Writer::new(Arc::clone(&shared), output, messages);
+        let (closed_sender, closed) = watch::channel(false);
+        let thread = std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || {
+                writer.run(keeper);
+                drop(lock);
+                closed_sender.send_replace(true);
+            })
+            .map_err(thread_error)?;
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES));
+        Ok(Self { shared, queue, room, closed, writer: Mutex::new(Some(thread)), opened })
+    }
+
+    /// Counters for metrics.
+    pub fn stats(&self) -> Arc<LogStats> {
+        Arc::clone(&self.shared.stats)
+    }
+
+    /// How this log was opened.
+    pub fn opened(&self) -> Opened {
+        self.opened
+    }
+
+    async fn send(&self, append: Append) -> Result<Appended, AppendError> {
+        limits::check(&append).map_err(AppendError::Refused)?;
+        let request = self.request(&append)?;
+        let room = u32::try_from((request.1.len() + REQUEST_BYTES).min(QUEUE_BYTES)).expect("64 MiB fit");
+        let closed = || AppendError::Unavailable("the event log is closed".into());
+        let permit = Arc::clone(&self.room).acquire_many_owned(room).await.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        let request = Box::new(Request {
+            stream: append.stream,
+            expected: append.expected,
+            workspace: append.workspace,
+            at: append.at,
+            ids: request.0,
+            frames: request.1,
+            queued: Instant::now(),
+            reply,
+            permit,
+        });
+        self.queue.send(Message::Append(request)).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| match &*self.shared.health.lock() {
+            // The writer ended in order: it answers everything that it took up.
+            Health::Closed => Err(closed()),
+            Health::Writable | Health::Full(_) | Health::Failed(_) => {
+                Err(AppendError::InDoubt("the log's writer is gone".into()))
+            }
+        })
+    }
+
+    /// Encoded here, in the caller's task: the writer only places and hashes.
+    fn request(&self, append: &Append) -> Result<(Vec<domain::ids::EventId>, Vec<u8>), AppendError> {
+        if let Health::Closed = *self.shared.health.lock() {
+            return Err(AppendError::Unavailable("the event log is closed".into()));
+        }
+        let mut frames = Vec::with_capacity(512 * append.events.len());
+        for event in &append.events {
+            frame::encode(&mut frames, append, event);
+        }
+        Ok((append.events.iter().map(|event| event.id).collect(), frames))
+    }
+
+    fn begin_close(&self) {
+        self.room.close();
+        // An error means that the writer is gone already.
+        drop(self.queue.send(Message::Close));
+    }
+
+    fn join(&self) {
+        let writer = self.writer.lock().take();
+        if writer.is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("the log's writer panicked");
+        }
+    }
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        self.begin_close();
+        self.join();
+    }
+}
+
+/// The log's id, made for a log without events.
+fn identity(data: &Path) -> Result<uuid::Uuid, OpenError> {
+    match files::read_identity(data) {
+        Ok(log_id) => Ok(log_id),
+        Err(IdentityError::Io(error)) => Err(error.into()),
+        Err(IdentityError::Missing | IdentityError::Damaged) => {
+            if all_segments(data)?.iter().any(|segments| !segments.is_empty()) {
+                return Err(OpenError::NoIdentity(files::identity_path(data)));
+            }
+            let log_id = uuid::Uuid::new_v4();
+            files::write_identity(data, log_id)?;
+            Ok(log_id)
+        }
+    }
+}
+
+/// Runs file reads where they block nobody; in place when there is no runtime.
+async fn off_runtime<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => {
+            let done = runtime.spawn_blocking(read).await;
+            done.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string())))
+        }
+        Err(_) => read(),
+    }
+}
+
+impl EventLog for Segments {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        self.send(append).boxed()
+    }
+
+    fn read_stream<'a>(
+        &'a self,
+        stream: &'a StreamName,
+        from_revision: u64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Recorded>, ReadError>> {
+        let (shared, stream) = (Arc::clone(&self.shared), stream.clone());
+        off_runtime(move || reader::read_stream(&shared, &stream, from_revision, limit)).boxed()
+    }
+
+    fn read_all(
+        &self,
+        after: u64,
+        families: Families,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Recorded>, ReadError>> {
+        let shared = Arc::clone(&self.shared);
+        off_runtime(move || reader::read_all(&shared, after, families, limit)).boxed()
+    }
+
+    fn head(&self) -> watch::Receiver<u64> {
+        self.shared.head.subscribe()
+    }
+
+    fn log_id(&self) -> uuid::Uuid {
+        self.shared.log_id
+    }
+
+    fn writable(&self) -> Result<(), String> {
+        self.shared.health.lock().check()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.begin_close();
+            // An error means that the writer died without a word: then there is nothing to wait for.
+            drop(self.closed.clone().wait_for(|closed| *closed).await.map(drop));
+            self.join();
+        }
+        .boxed()
+    }
+}

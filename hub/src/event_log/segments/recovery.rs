@@ -1,0 +1,148 @@
+//! Opens the segments: walks them (or the tail after a checkpoint), drops what was never acknowledged, or refuses.
+
+use std::{fs, os::unix::fs::FileExt, path::Path, sync::Arc};
+
+use domain::recorded::Family;
+
+use super::{
+    OpenError, checkpoint,
+    disk::{AtPath, PathError, sync_dir},
+    files::{SEGMENT_HEADER_BYTES, Segment, family_dir, list_segments, spare_path},
+    index::{Index, Location},
+    published::{Durable, End},
+    scan::{AllSegments, Cut, Damage, Found, Resume, Step, Walk, stream_of},
+};
+
+/// The log as it was found, ready to be written on.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) durable: Durable,
+    pub(crate) index: Index,
+    /// Whether the index came from a checkpoint.
+    pub(crate) from_checkpoint: bool,
+    /// Events that had to be read.
+    pub(crate) events_read: u64,
+}
+
+/// Recovers the log in a locked data directory. `sealed` is the highest position that a seal acknowledges.
+pub(crate) fn recover(data: &Path, log_id: uuid::Uuid, sealed: u64) -> Result<Recovered, OpenError> {
+    for family in Family::ALL {
+        let spare = spare_path(data, family);
+        if spare.exists() {
+            fs::remove_file(&spare).at(&spare)?;
+        }
+    }
+    let segments = all_segments(data)?;
+    // A checkpoint that does not fit what follows it, or saw more than there is, is not of this log.
+    let resumed = checkpoint::load(data, log_id, &segments).and_then(|loaded| {
+        let reaches = loaded.reaches;
+        let resumed = read_on(log_id, sealed, &segments, loaded.durable, loaded.index, true);
+        resumed.ok().filter(|(recovered, _)| recovered.durable.position >= reaches)
+    });
+    let (mut recovered, cuts) = match resumed {
+        Some(resumed) => resumed,
+        None => read_on(log_id, sealed, &segments, Durable::default(), Index::default(), false)?,
+    };
+    apply_cuts(data, &mut recovered, &segments, &cuts)?;
+    Ok(recovered)
+}
+
+/// The segments of all families as they lie there.
+pub(crate) fn all_segments(data: &Path) -> Result<AllSegments, PathError> {
+    let of =
+        |family| list_segments(data, family).map(|list| list.into_iter().map(Arc::new).collect::<Vec<_>>());
+    Ok([of(Family::Facts)?, of(Family::Accesses)?, of(Family::Deliveries)?])
+}
+
+fn read_on(
+    log_id: uuid::Uuid,
+    sealed: u64,
+    segments: &AllSegments,
+    mut durable: Durable,
+    index: Index,
+    from_checkpoint: bool,
+) -> Result<(Recovered, Vec<Cut>), Damage> {
+    for family in Family::ALL {
+        index.family(family).write().segments = segments[family as usize].clone();
+    }
+    let from = durable.ends.map(|end| end.map(|end| end.at));
+    let mut walk = Walk::new(segments, log_id, (durable.commit, durable.position, from))?;
+    let mut events_read = 0;
+    let cuts = loop {
+        let mut take = |found: Found<'_>| {
+            events_read += 1;
+            take_event(found, &mut durable, &index).map_err(|reason| found.damage(segments, reason))
+        };
+        match walk.step(sealed, &mut take)? {
+            Step::End(cuts) => break cuts,
+            Step::Commit => {
+                for (family, segment, _, end) in &walk.last_parts {
+                    segments[*family as usize][*segment].publish_end(*end);
+                    let last = index.family(*family).read().last;
+                    durable.ends[*family as usize] =
+                        Some(End { at: Resume { segment: *segment, offset: *end }, last });
+                }
+            }
+        }
+    };
+    (durable.commit, durable.position) = (walk.commit, walk.position);
+    // If the sync of the last commit failed, the system may show bytes that never reached the disk. Nobody may read them
+    // before they have: write them again.
+    for (family, segment, start, end) in &walk.last_parts {
+        rewrite(&segments[*family as usize][*segment], *start, *end).map_err(|error| Damage {
+            file: error.path,
+            offset: *start,
+            position: Some(walk.position),
+            stream: None,
+            event: None,
+            reason: format!("the last commit could not be made durable: {}", error.source),
+            unreadable: true,
+        })?;
+    }
+    Ok((Recovered { durable, index, from_checkpoint, events_read }, cuts))
+}
+
+fn take_event(found: Found<'_>, durable: &mut Durable, index: &Index) -> Result<(), &'static str> {
+    let event = found.event;
+    durable.chains.follow(found.family, event)?;
+    let location = Location::new(found.segment, found.offset);
+    index.found(stream_of(found)?, event.revision(), location, event.id())?;
+    index.family(found.family).write().note(event.position(), location);
+    Ok(())
+}
+
+fn rewrite(segment: &Segment, start: u64, end: u64) -> Result<(), PathError> {
+    let file = fs::OpenOptions::new().read(true).write(true).open(&segment.path).at(&segment.path)?;
+    let mut bytes = vec![0; usize::try_from(end - start).expect("a commit fits into memory")];
+    file.read_exact_at(&mut bytes, start)
+        .and_then(|()| file.write_all_at(&bytes, start))
+        .and_then(|()| file.sync_data())
+        .at(&segment.path)
+}
+
+/// Cuts off what was never acknowledged, and removes segments that hold nothing. Done twice or half, it comes to the
+/// same: the next start finds the rest of the unfinished commit and drops that.
+fn apply_cuts(
+    data: &Path,
+    recovered: &mut Recovered,
+    segments: &AllSegments,
+    cuts: &[Cut],
+) -> Result<(), PathError> {
+    for cut in cuts {
+        let segment = &segments[cut.family as usize][cut.segment];
+        tracing::warn!(file = %segment.path.display(), offset = cut.offset, "an unacknowledged commit is dropped");
+        let file = fs::OpenOptions::new().write(true).open(&segment.path).at(&segment.path)?;
+        file.set_len(cut.offset).and_then(|()| file.sync_all()).at(&segment.path)?;
+    }
+    for family in Family::ALL {
+        let mut index = recovered.index.family(family).write();
+        let holds = recovered.durable.ends[family as usize].map_or(0, |end| end.at.segment + 1);
+        for empty in index.segments.drain(holds..) {
+            debug_assert!(empty.end() <= SEGMENT_HEADER_BYTES, "nothing was committed there");
+            fs::remove_file(&empty.path).at(&empty.path)?;
+        }
+        drop(index);
+        sync_dir(&family_dir(data, family))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! How many per minute: one limiter for the share edge and the API.
+//!
+//! It counts in buckets of five seconds and sums the last thirteen, so that never more than the limit passes in any
+//! sixty seconds (at most five seconds too strict). Exact under concurrency: a check and its count are one step.
+//! Memory is bounded whatever the key space: when there is no room for another key, addresses share the window of
+//! their network and other keys share a fixed set of windows, which is stricter and never more permissive.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hash, RandomState},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+/// The width of a bucket (milliseconds).
+pub const BUCKET_MS: u64 = 5_000;
+/// Buckets that cover any sixty seconds, wherever these begin.
+pub const BUCKETS: usize = 13;
+/// Keys that are told apart at once; 80 bytes each.
+pub const KEYS_MAX: usize = 100_000;
+
+const SHARDS: usize = 64;
+const OVERFLOW_WINDOWS: usize = 4_096;
+
+/// What is limited: windows of different scopes never meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Requests without valid credentials.
+    Public,
+    /// Requests with an API key.
+    ApiKey,
+    /// All requests through a share, by the hub's limit.
+    Share,
+    /// All requests through a share, by its owner's limit.
+    ShareOwn,
+    /// Tokens and slugs that nobody has.
+    UnknownShare,
+    /// Database queries through a share.
+    Query,
+    /// Guesses of environment codes.
+    Code,
+}
+
+/// Whom the window belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Of {
+    /// One visitor; IPv6 by its /64, which one machine has for itself.
+    Address(IpAddr),
+    /// A key, share or workspace.
+    Id(Uuid),
+    /// Everybody together.
+    All,
+}
+
+/// One window's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub scope: Scope,
+    pub of: Of,
+}
+
+impl Key {
+    /// A visitor's key; IPv6 addresses of one /64 are one visitor, mapped IPv4 addresses are IPv4.
+    pub fn address(scope: Scope, address: IpAddr) -> Self {
+        Self { scope, of: Of::Address(network(address.to_canonical(), 32, 64)) }
+    }
+    pub const fn id(scope: Scope, id: Uuid) -> Self {
+        Self { scope, of: Of::Id(id) }
+    }
+    pub const fn all(scope: Scope) -> Self {
+        Self { scope, of: Of::All }
+    }
+
+    /// The coarser key that it falls back to when there is no room for it.
+    fn overflow(self) -> Self {
+        match self.of {
+            Of::Address(address) => Self { of: Of::Address(network(address, 16, 32)), ..self },
+            Of::Id(_) | Of::All => self,
+        }
+    }
+}
+
+fn network(address: IpAddr, v4_bits: u32, v6_bits: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & u32::MAX << (32 - v4_bits)).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & u128::MAX << (128 - v6_bits)).into(),
+    }
+}
+
+/// The answer to one check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    pub allowed: bool,
+    /// The limit that was asked for; 0 means that there is none.
+    pub limit: u32,
+    /// How many more would pass now.
+    pub remaining: u32,
+    /// Seconds until more pass again (when refused), or until the oldest count is forgotten. At least 1 when refused.
+    pub reset_s: u32,
+}
+
+impl Verdict {
+    /// The answer where no limit is set.
+    pub const UNLIMITED: Self = Self { allowed: true, limit: 0, remaining: u32::MAX, reset_s: 0 };
+}
+
+/// Counts of the last thirteen buckets.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    /// The bucket that `counts[newest % BUCKETS]` counts.
+    newest: u64,
+    counts: [u32; BUCKETS],
+}
+
+impl Window {
+    const fn starting(bucket: u64) -> Self {
+        Self { newest: bucket, counts: [0; BUCKETS] }
+    }
+
+    fn is_over(&self, bucket: u64) -> bool {
+        bucket >= self.newest + BUCKETS as u64
+    }
+
+    fn check(&mut self, limit: u32, now_ms: u64) -> Verdict {
+        // A caller that was overtaken counts into the newest bucket: time never goes back here.
+        let bucket = (now_ms / BUCKET_MS).max(self.newest);
+        if self.is_over(bucket) {
+            *self = Self::starting(bucket);
+        }
+        while self.newest < bucket {
+            self.newest += 1;
+            self.counts[slot(self.newest)] = 0;
+        }
+        let passed: u32 = self.counts.iter().sum();
+        let allowed = passed < limit;
+        if allowed {
+            self.counts[slot(bucket)] += 1;
+        }
+        let remaining = limit.saturating_sub(passed + u32::from(allowed));
+        Verdict { allowed, limit, remaining, reset_s: self.reset_s(now_ms.max(bucket * BUCKET_MS)) }
+    }
+
+    /// When the oldest bucket with a count leaves the sum.
+    fn reset_s(&self, now_ms: u64) -> u32 {
+        let first = (self.newest + 1).saturating_sub(BUCKETS as u64);
+        let oldest = (first..=self.newest).find(|bucket| self.counts[slot(*bucket)] > 0);
+        let free_ms = oldest.map_or(now_ms, |bucket| (bucket + BUCKETS as u64) * BUCKET_MS);
+        u32::try_from(free_ms.saturating_sub(now_ms).div_ceil(1_000)).unwrap_or(u32::MAX)
+    }
+}
+
+fn slot(bucket: u64) -> usize {
+    usize::try_from(bucket % BUCKETS as u64).expect("less than thirteen")
+}
+
+/// The limiter. Shared by every thread that serves requests.
+#[derive(Debug)]
+pub struct Limiter {
+    shards: Box<[Mutex<HashMap<Key, Window>>]>,
+    overflow: Box<[Mutex<Window>]>,
+    keys_per_shard: usize,
+    hasher: RandomState,
+    epoch: Instant,
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Self::new(KEYS_MAX)
+    }
+}
+
+impl Limiter {
+    /// A limiter that tells `keys_max` keys apart.
+    pub fn new(keys_max: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            overflow: (0..OVERFLOW_WINDOWS).map(|_| Mutex::new(Window::starting(0))).collect(),
+            keys_per_shard: keys_max.div_ceil(SHARDS).max(1),
+            hasher: RandomState::new(),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// Counts one request if it may pass. A `limit` of 0 lets everything pass.
+    pub fn check(&self, key: Key, limit: u32) -> Verdict {
+        let now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.check_at(key, limit, now_ms)
+    }
+
+    /// Like [`Limiter::check`] at a moment of a monotonic clock (milliseconds), so that a test can set the time.
+    pub fn check_at(&self, key: Key, limit: u32, now_ms: u64) -> Verdict {
+        if limit == 0 {
+            return Verdict::UNLIMITED;
+        }
+        let bucket = now_ms / BUCKET_MS;
+        let mut shard = self.shards[self.place(&key, SHARDS)].lock();
+        if let Some(window) = shard.get_mut(&key) {
+            return window.check(limit, now_ms);
+        }
+        if shard.len() >= self.keys_per_shard {
+            shard.retain(|_, window| !window.is_over(bucket));
+        }
+        let mut shared = self.overflow[self.place(&key.overflow(), OVERFLOW_WINDOWS)].lock();
+        if shard.len() >= self.keys_per_shard {
+            drop(shard);
+            return shared.check(limit, now_ms);
+        }
+        // What the key counted while there was no room for it must not be forgotten.
+        let start = if shared.is_over(bucket) { Window::starting(bucket) } else { *shared };
+        drop(shared);
+        shard.entry(key).or_insert(start).check(limit, now_ms)
+    }
+
+    /// How many keys have a window of their own now.
+    pub fn keys(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    fn place(&self, key: &Key, places: usize) -> usize {
+        let places = u64::try_from(places).expect("a usize fits into 64 bits");
+        usize::try_from(self.hasher.hash_one(key) % places).expect("less than a usize")
+    }
+}
+
+#[cfg(test)]
+mod tests;
