@@ -15,6 +15,7 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<Exit, Failure> {
             .change(|config| {
                 // Saved ports stay: they hold no secret, and people have them in their own configurations.
                 if let Some(saved) = config.hubs.get_mut(hub) {
+                    saved.exposed.clear();
                     forgotten = saved.api_key.take().is_some() | saved.agent.take().is_some();
                 }
             })

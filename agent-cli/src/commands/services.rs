@@ -111,6 +111,7 @@ pub(crate) async fn expose(
                 let reason = service.status_reason.as_deref().unwrap_or("it does not answer");
                 context.output.warn(&format!("{} is exposed, but {reason}", exposure.target));
             }
+            remember(context, &exposure.target).await;
             Ok(service)
         }
         Err(error) if error.code() == Some("agent_not_found") => {
@@ -118,6 +119,24 @@ pub(crate) async fn expose(
             Err(Failure::from(error).hint("run the command again: this machine then registers anew"))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+// Targets on this machine are allowed anyway.
+async fn remember(context: &Context<'_>, target: &Target) {
+    let word = target.to_string();
+    let address = target.host.parse::<std::net::IpAddr>();
+    let is_here = target.host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+    let Some(config) = context.settings.config.as_ref().filter(|_| !is_here) else { return };
+    if context.settings.saved.exposed.contains(&word) {
+        return;
+    }
+    let hub = context.settings.hub.as_str();
+    let saved = config.change(|config| {
+        config.hubs.entry(hub.to_owned()).or_default().exposed.insert(word);
+    });
+    if let Err(failure) = saved.await {
+        identity::say_not_saved(context, &failure);
     }
 }
 

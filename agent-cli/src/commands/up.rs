@@ -13,8 +13,9 @@ use crate::{
 };
 
 pub(crate) async fn run(context: &Context<'_>, args: &UpArgs) -> Result<Exit, Failure> {
-    let allowed: Vec<_> =
-        context.settings.allow_targets.iter().map(|word| targets::parse(word)).collect::<Result<_, _>>()?;
+    let settings = &context.settings;
+    let words = settings.allow_targets.iter().chain(&settings.saved.exposed);
+    let allowed: Vec<_> = words.map(|word| targets::parse(word)).collect::<Result<_, _>>()?;
     let wishes = Wishes { label: args.label.as_deref(), name: args.name.as_deref(), keep: Keep::AgentAndKey };
     let who = context.step(identity::ensure(context, wishes)).await?;
     let event = json!({

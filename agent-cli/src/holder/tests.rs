@@ -228,7 +228,7 @@ async fn a_stale_socket_file_is_replaced() {
     let place = place(folder.path());
     std::fs::create_dir(folder.path().join("run")).unwrap();
     // What a killed process leaves behind: a socket file that nobody listens on.
-    drop(std::os::unix::net::UnixListener::bind(&place.socket_for_tests()).unwrap());
+    drop(std::os::unix::net::UnixListener::bind(place.socket_for_tests()).unwrap());
     let member = Membership::join(Some(place), world);
     role(&member, Role::Holder).await;
     member.leave().await;

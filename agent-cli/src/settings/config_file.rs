@@ -4,7 +4,7 @@
 //! never overwritten; two processes that save at once lose nothing of each other (a lock file beside it).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -44,6 +44,9 @@ pub struct SavedHub {
     pub api_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<SavedAgent>,
+    /// Targets beyond this machine that were exposed from here: `connect up` lets the hub have them dialled again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub exposed: BTreeSet<String>,
     /// Local ports of `reach`, by service name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<String, u16>,
