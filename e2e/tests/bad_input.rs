@@ -183,7 +183,7 @@ fn bodies_that_are_no_json_are_refused_before_anything_else() {
     assert_eq!(send("text/plain", b"{}").status, 415);
     assert_eq!(send("application/json", b"{\"target\":").status, 400);
     assert_eq!(send("application/json", b"[]").status, 400);
-    assert_eq!(send("application/json", &[b'['; 100_000]).status, 400);
+    assert_eq!(send("application/json", &[b'['; 10_000]).status, 400);
     assert_eq!(send("application/json", &vec![b' '; 8 << 20]).status, 413);
     assert_eq!(hub.api().get("/v1/nowhere").status, 404);
     assert_eq!(hub.api().tunnels(), Vec::<Value>::new());
