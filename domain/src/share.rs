@@ -38,6 +38,9 @@ pub struct ShareCreated {
     /// The slug was chosen, and is therefore guessable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub slug_chosen: bool,
+    /// The permanent link of a public tunnel: its slug is the tunnel's public URL.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub public: bool,
     pub read_only: bool,
     /// Lower-case hex SHA-256 of the token.
     pub token_hash: String,

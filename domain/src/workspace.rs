@@ -227,8 +227,11 @@ impl Workspace {
         if key.revoked {
             return Ok(vec![]);
         }
-        // Whoever revokes the last admin key locks everybody out, the operator's `hub key` aside.
-        let admin = |key: &Key| !key.revoked && key.created.scopes.contains(&Scope::Admin);
+        // Whoever revokes the last admin key locks everybody out, the operator's `hub key` aside. A key with an end
+        // does not count: it is no way in for good.
+        let admin = |key: &Key| {
+            !key.revoked && key.created.expires_at.is_none() && key.created.scopes.contains(&Scope::Admin)
+        };
         let others = self.keys.iter().filter(|(id, key)| **id != key_id && admin(key)).count();
         if admin(key) && others == 0 {
             return Err(Rejection::LastAdminKey);

@@ -221,6 +221,7 @@ fn share_created([_, a, b, c]: Draw) -> share::ShareCreated {
         rate_limit_per_min: flag(c / 2).then_some(u16::from(a)),
         slug: "k7m2p9x4q8w3e5r6".to_owned(),
         slug_chosen: flag(b),
+        public: flag(a),
         read_only: true,
         token_hash: hash(c),
         token_preview: "share_tok_k7m2\u{2026}".to_owned(),

@@ -158,6 +158,7 @@ fn examples() -> Vec<Event> {
             rate_limit_per_min: Some(60),
             slug: "acme-preview".to_owned(),
             slug_chosen: true,
+            public: true,
             read_only: true,
             token_hash: hash('c'),
             token_preview: "share_tok_k7m2\u{2026}".to_owned(),

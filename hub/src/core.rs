@@ -167,10 +167,14 @@ impl Core {
         let now = self.clock.now();
         let entry = self.routes.workspace(workspace);
         let way_in = entry.is_some_and(|entry| {
-            entry.state.keys.values().any(|key| usable(key, now) && key.created.scopes.contains(&Scope::Admin))
+            entry
+                .state
+                .keys
+                .values()
+                .any(|key| usable(key, now) && key.created.scopes.contains(&Scope::Admin))
         });
-        let never_had_one = first_start
-            || self.routes.workspace(workspace).is_some_and(|entry| entry.state.keys.is_empty());
+        let never_had_one =
+            first_start || self.routes.workspace(workspace).is_some_and(|entry| entry.state.keys.is_empty());
         if way_in || !never_had_one {
             return Ok(None);
         }

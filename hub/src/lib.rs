@@ -3,11 +3,11 @@
 pub mod settings;
 pub mod startup;
 
-pub mod core;
 pub mod clock;
+pub mod core;
+pub mod metrics;
 pub mod secrets;
 pub mod telemetry;
-pub mod metrics;
 
 pub mod event_log;
 pub mod keyring;
@@ -16,13 +16,13 @@ pub mod readers;
 pub mod actors;
 pub mod creation;
 
-pub mod streams;
-pub mod running;
-pub mod limits;
-pub mod gateway;
-pub mod tunnel_ports;
 pub mod edge;
+pub mod gateway;
+pub mod limits;
 pub mod links;
+pub mod running;
+pub mod streams;
+pub mod tunnel_ports;
 
 pub mod api;
 

@@ -27,9 +27,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let format = match &command {
         Command::Quickstart(args) => args.settings.telemetry,
         Command::Serve(args) => args.settings.telemetry,
-        Command::Verify(_) | Command::Rebuild(_) | Command::Workspace(_) | Command::Key(_) | Command::Config(_) => {
-            TelemetryFormat::Text
-        }
+        Command::Verify(_)
+        | Command::Rebuild(_)
+        | Command::Workspace(_)
+        | Command::Key(_)
+        | Command::Config(_) => TelemetryFormat::Text,
     };
     telemetry::start(format);
     let system = actix_rt::System::new();

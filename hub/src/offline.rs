@@ -3,7 +3,10 @@
 use std::{io::Write as _, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
-use domain::{ids::KeyId, workspace::{self, Scope}};
+use domain::{
+    ids::KeyId,
+    workspace::{self, Scope},
+};
 use projections::routes::usable;
 
 use crate::{
@@ -57,7 +60,8 @@ fn json_of(report: &VerifyReport) -> serde_json::Value {
 }
 
 fn words_of(report: &VerifyReport) -> String {
-    let counts: Vec<_> = report.events.iter().map(|(family, count)| format!("{count} {}", family.name())).collect();
+    let counts: Vec<_> =
+        report.events.iter().map(|(family, count)| format!("{count} {}", family.name())).collect();
     let seal = match report.last_seal {
         Some(seal) => format!("last seal {}", seal.recorded_at),
         None => "never sealed".to_owned(),
@@ -83,8 +87,10 @@ pub async fn run_rebuild(args: &Rebuild) -> Result<ExitCode> {
     let data = existing(&args.data.path)?;
     let core = Core::open(data).await?;
     let bar = indicatif::ProgressBar::new(0).with_style(
-        indicatif::ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} events, {per_sec}, {eta} left")
-            .context("the template is a constant")?,
+        indicatif::ProgressStyle::with_template(
+            "{bar:40} {human_pos}/{human_len} events, {per_sec}, {eta} left",
+        )
+        .context("the template is a constant")?,
     );
     let mut progress = |progress: Progress| {
         bar.set_length(progress.total);
@@ -165,7 +171,12 @@ pub async fn run_key(command: &KeyCommand) -> Result<()> {
             for (id, key) in &entry.state.keys {
                 let state = if usable(key, core.clock.now()) { "active" } else { "ended" };
                 let scopes: Vec<_> = key.created.scopes.iter().map(|scope| scope.name()).collect();
-                say(&format!("{id}  {state}  {}…  {}  {}", key.created.prefix, scopes.join(","), key.created.name));
+                say(&format!(
+                    "{id}  {state}  {}…  {}  {}",
+                    key.created.prefix,
+                    scopes.join(","),
+                    key.created.name
+                ));
             }
         }
         KeyCommand::Revoke { id: key, .. } => {

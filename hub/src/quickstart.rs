@@ -115,7 +115,10 @@ async fn make(hub: &Hub, target: &Target, protocol: domain::target::Protocol) ->
     for (id, former) in &entry.state.keys {
         if former.created.name.as_str() == NAME && !former.revoked && *id != key_id {
             let command = workspace::Command::RevokeKey { key_id: *id };
-            core.executor.workspace(workspace, who.clone(), command).await.map_err(|error| anyhow!("{error:?}"))?;
+            core.executor
+                .workspace(workspace, who.clone(), command)
+                .await
+                .map_err(|error| anyhow!("{error:?}"))?;
         }
     }
     let (agent_id, agent) = start_agent(hub, workspace, &who).await?;
@@ -124,7 +127,8 @@ async fn make(hub: &Hub, target: &Target, protocol: domain::target::Protocol) ->
     for id in core.routes.shares_of(tunnel_id) {
         let former = core.routes.share(id);
         let ours = former.is_some_and(|entry| {
-            entry.state.ended.is_none() && entry.state.created.as_ref().is_some_and(|it| it.name.as_str() == NAME)
+            entry.state.ended.is_none()
+                && entry.state.created.as_ref().is_some_and(|it| it.name.as_str() == NAME)
         });
         if ours {
             let command = domain::share::Command::Revoke { reason: RevokeReason::Requested };
@@ -140,6 +144,7 @@ async fn make(hub: &Hub, target: &Target, protocol: domain::target::Protocol) ->
         allowed_methods: None,
         rate_limit_per_min: None,
         subdomain: None,
+        public: false,
         read_only: true,
     };
     let creator = &hub.ports.creator;
@@ -167,7 +172,11 @@ async fn start_agent(hub: &Hub, workspace: WorkspaceId, who: &Who) -> Result<(Ag
         name,
         client_type: None,
         ephemeral: false,
-        token: Token { token_hash: secret.digest_hex(), expires_at: now.plus_ms(TOKEN_LIFE_MS), key_id: None },
+        token: Token {
+            token_hash: secret.digest_hex(),
+            expires_at: now.plus_ms(TOKEN_LIFE_MS),
+            key_id: None,
+        },
     };
     let command = agent::Command::Register { agent, now };
     core.executor.agent(id, who.clone(), command).await.map_err(|error| anyhow!("no agent: {error:?}"))?;
@@ -212,7 +221,11 @@ async fn expose(
                 is_public: false,
                 expires_at: None,
             };
-            creator.tunnel(who, &Seed::random(), new).await.map_err(|error| anyhow!("no tunnel: {error:?}"))?.0
+            creator
+                .tunnel(who, &Seed::random(), new)
+                .await
+                .map_err(|error| anyhow!("no tunnel: {error:?}"))?
+                .0
         }
     };
     hub.ports.gateway.wait_state(id, CONFIRM_PATIENCE).await;
@@ -268,7 +281,8 @@ mod tests {
         };
         let value = serde_json::to_value(&said).unwrap();
         let names: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
-        for name in ["api", "edge", "adminKey", "agentId", "tunnelId", "shareId", "shareUrl", "subdomainUrl"] {
+        for name in ["api", "edge", "adminKey", "agentId", "tunnelId", "shareId", "shareUrl", "subdomainUrl"]
+        {
             assert!(names.contains(&name), "{name}");
         }
     }

@@ -9,8 +9,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::{
-        Arc,
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -23,7 +22,10 @@ use domain::{
     claim::ClaimKind,
     node::{self, NodeStarted},
 };
-use tokio::{runtime, signal::unix::{SignalKind, signal}};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -74,7 +76,10 @@ pub struct Hub {
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub").field("api", &self.api_addr).field("edge", &self.edge_addr).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("api", &self.api_addr)
+            .field("edge", &self.edge_addr)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,11 +112,8 @@ impl Hub {
         let data = settings.data.path.clone();
         let core = Core::open_at(&data, clock).await?;
         let boot = Uuid::now_v7();
-        let begun = NodeStarted {
-            node: settings.node.clone(),
-            boot,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+        let begun =
+            NodeStarted { node: settings.node.clone(), boot, version: env!("CARGO_PKG_VERSION").to_owned() };
         core.executor
             .node(&settings.node, Who::system("hub"), node::Command::Start(begun))
             .await
@@ -141,7 +143,10 @@ impl Hub {
             boot,
             hub_version: env!("CARGO_PKG_VERSION").to_owned(),
             runtime: data_plane.handle().clone(),
-            settings: GatewaySettings { open_timeout_ms: settings.open_timeout_ms, ..GatewaySettings::default() },
+            settings: GatewaySettings {
+                open_timeout_ms: settings.open_timeout_ms,
+                ..GatewaySettings::default()
+            },
         });
         let tunnel_ports = TunnelPorts::new(
             gateway.clone(),
@@ -172,7 +177,8 @@ impl Hub {
             clock: core.clock.clone(),
             public: public::endpoints(Arc::clone(&known_ports)),
         };
-        let edge = edge::start(edge_options(&settings, wanted), deps).context("while starting the share edge")?;
+        let edge =
+            edge::start(edge_options(&settings, wanted), deps).context("while starting the share edge")?;
         let edge_addr = edge.local_addr;
         let links = Links::new(
             &format!("http://{api_addr}"),
@@ -215,11 +221,8 @@ impl Hub {
         let _ = known_ports.set(ports.clone());
 
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let timekeeper = Arc::new(Timekeeper::new(
-            core.executor.clone(),
-            Arc::clone(&core.routes),
-            core.clock.clone(),
-        ));
+        let timekeeper =
+            Arc::new(Timekeeper::new(core.executor.clone(), Arc::clone(&core.routes), core.clock.clone()));
         let follower = Follower::new(follower::Parts {
             log: core.log.clone(),
             clock: core.clock.clone(),
@@ -312,7 +315,10 @@ fn edge_options(settings: &Settings, listen: SocketAddr) -> EdgeOptions {
         visitor_stall_ms: settings.visitor_stall_ms,
         upstream_timeout_ms: settings.upstream_timeout_ms,
         body_bytes_max: settings.body_bytes_max,
-        base_domain: settings.base_domain.as_ref().map(|domain| domain.trim_matches('.').to_ascii_lowercase()),
+        base_domain: settings
+            .base_domain
+            .as_ref()
+            .map(|domain| domain.trim_matches('.').to_ascii_lowercase()),
         scheme: if https { "https" } else { "http" }.to_owned(),
         trusted_proxies: settings.trusted_proxies.clone(),
         banner: settings.banner.is_on(),
@@ -351,7 +357,8 @@ fn serve_api(
     settings: &Settings,
     ports: &web::Data<Ports>,
 ) -> Result<actix_server::ServerHandle> {
-    let limits = AcceptorSettings { head_timeout_ms: settings.head_timeout_ms, ..AcceptorSettings::default() };
+    let limits =
+        AcceptorSettings { head_timeout_ms: settings.head_timeout_ms, ..AcceptorSettings::default() };
     let (ports, sessions) = (ports.clone(), gateway.clone());
     let app = move || {
         App::new()
@@ -361,8 +368,8 @@ fn serve_api(
             .configure(gateway::session::configure(sessions.clone()))
             .configure(api::routes)
     };
-    let (_, server) =
-        acceptor::serve(listener, gateway.clone(), limits, app).context("while starting the API's threads")?;
+    let (_, server) = acceptor::serve(listener, gateway.clone(), limits, app)
+        .context("while starting the API's threads")?;
     let handle = server.handle();
     actix_rt::spawn(server);
     Ok(handle)

@@ -3,11 +3,11 @@
 
 mod support;
 
-use reqwest::{Method, StatusCode};
 use hub::clock::{Clock as _, SetClock, SystemClock};
+use reqwest::{Method, StatusCode};
 use serde_json::json;
-use tempfile::TempDir;
 use support::{ADMIN, Running, eventually};
+use tempfile::TempDir;
 
 #[actix::test]
 async fn a_created_tunnel_is_what_get_and_list_show() {
@@ -141,7 +141,12 @@ async fn pausing_and_resuming_are_facts_and_an_old_etag_is_refused() {
     let paused = hub.patch(&path, json!({ "status": "paused" })).await;
     assert_eq!(paused.body["status"], "paused", "{paused:?}");
     let stale = hub
-        .send(Method::PATCH, &path, &[("x-api-key", ADMIN), ("if-match", &first)], Some(json!({ "name": "x" })))
+        .send(
+            Method::PATCH,
+            &path,
+            &[("x-api-key", ADMIN), ("if-match", &first)],
+            Some(json!({ "name": "x" })),
+        )
         .await;
     assert_eq!((stale.status, stale.code()), (StatusCode::PRECONDITION_FAILED, "etag_mismatch"));
     let again = hub.patch(&path, json!({ "status": "active", "metadata": { "a": [1, null] } })).await;
@@ -199,9 +204,7 @@ async fn a_renamed_tunnel_frees_its_old_name() {
 async fn a_service_is_registered_once_by_name_and_moves() {
     let hub = Running::start().await;
     let agent = hub.agent().await;
-    let body = |port: u16| {
-        json!({ "agentId": agent, "name": "api", "targetHost": "localhost", "targetPort": port, "protocol": "http" })
-    };
+    let body = |port: u16| json!({ "agentId": agent, "name": "api", "targetHost": "localhost", "targetPort": port, "protocol": "http" });
     let first = hub.post("/v1/services/register", body(8080)).await;
     assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
     let second = hub.post("/v1/services/register", body(9090)).await;

@@ -237,6 +237,7 @@ impl World {
             rate_limit_per_min: Some(60),
             slug: format!("slug-{number}"),
             slug_chosen: true,
+            public: true,
             read_only: true,
             token_hash: hex(0x80 + number),
             token_preview: "share_tok_ab…".to_owned(),

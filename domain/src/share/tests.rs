@@ -14,6 +14,7 @@ fn preview() -> ShareCreated {
         rate_limit_per_min: Some(60),
         slug: "k7m2p9x4q8w3e5r6".to_owned(),
         slug_chosen: false,
+        public: false,
         read_only: true,
         token_hash: digest('a'),
         token_preview: "share_tok_k7m2\u{2026}".to_owned(),

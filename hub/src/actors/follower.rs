@@ -20,11 +20,12 @@ use domain::{
 use futures_util::{StreamExt as _, stream};
 use projections::routes::Routes;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Executor, FailFast, Who, timekeeper::Timekeeper};
 use crate::{
     clock::SharedClock,
-    creation::{Creator, claim_stream, name_key, public_share_id},
+    creation::{Creator, claim_stream, name_key, public_share},
     event_log::SharedLog,
     gateway::Gateway,
     running::{Running, Under},
@@ -75,6 +76,7 @@ struct Home {
 enum Consequence {
     Confirm { kind: ClaimKind, key: String, holder: String },
     Release { kind: ClaimKind, key: String, holder: String },
+    Abandon { kind: ClaimKind, key: String, command_id: Uuid },
     RevokeShare { id: ShareId, reason: RevokeReason },
     DeleteTunnel { id: TunnelId },
 }
@@ -272,11 +274,10 @@ impl Follower {
                     let former = std::mem::replace(&mut home.agent, agent);
                     self.parts.gateway.withdraw(former, id);
                 }
-                if updated.is_public == Some(false) {
-                    let id = public_share_id(id);
-                    if self.parts.routes.share(id).is_some() {
-                        found.push(Consequence::RevokeShare { id, reason: RevokeReason::Requested });
-                    }
+                if updated.is_public == Some(false)
+                    && let Some((id, _)) = public_share(&self.parts.routes, id)
+                {
+                    found.push(Consequence::RevokeShare { id, reason: RevokeReason::Requested });
                 }
                 found
             }
@@ -333,17 +334,27 @@ impl Follower {
                 let done = executor.claim(claim_stream(kind, &key), who, command).await;
                 done.map(|_| ()).map_err(|error| format!("{error:?}"))
             }
+            // A tunnel that was renamed and took its old name back keeps it.
+            Consequence::Release { kind, key, holder }
+                if held_again(&self.parts.routes, kind, &key, &holder) =>
+            {
+                Ok(())
+            }
+            Consequence::Abandon { kind, key, command_id } => {
+                let command = claim::Command::Abandon { command_id };
+                let done = executor.claim(claim_stream(kind, &key), who, command).await;
+                if done.is_ok() {
+                    self.give_back(kind, &key);
+                }
+                done.map(|_| ()).map_err(|error| format!("{error:?}"))
+            }
             Consequence::Release { kind, key, holder } => {
                 let command = claim::Command::Release { holder, now };
                 executor
                     .claim(claim_stream(kind, &key), who, command)
                     .await
                     .map_err(|error| format!("{error:?}"))?;
-                if kind == ClaimKind::TunnelPort
-                    && let Ok(port) = key.parse()
-                {
-                    self.parts.creator.ports.give_back(port);
-                }
+                self.give_back(kind, &key);
                 Ok(())
             }
             Consequence::RevokeShare { id, reason } => {
@@ -355,6 +366,14 @@ impl Follower {
                 let done = executor.tunnel(id, who, command).await;
                 done.map(|_| ()).map_err(|error| format!("{error:?}"))
             }
+        }
+    }
+
+    fn give_back(&self, kind: ClaimKind, key: &str) {
+        if kind == ClaimKind::TunnelPort
+            && let Ok(port) = key.parse()
+        {
+            self.parts.creator.ports.give_back(port);
         }
     }
 
@@ -402,6 +421,9 @@ impl Follower {
             let (kind, key, holder) = (held.kind, held.key.clone(), held.holder.clone());
             let consequence = match verdict {
                 Some(true) => Consequence::Confirm { kind, key, holder },
+                Some(false) if !confirmed && kind != ClaimKind::Idempotency => {
+                    Consequence::Abandon { kind, key, command_id: held.command_id }
+                }
                 Some(false) => Consequence::Release { kind, key, holder },
                 None => continue,
             };
@@ -411,15 +433,22 @@ impl Follower {
     }
 }
 
+/// Whether a name that was to be freed is its holder's again.
+fn held_again(routes: &Routes, kind: ClaimKind, key: &str, holder: &str) -> bool {
+    let tunnel = || holder.parse::<TunnelId>().ok().and_then(|id| routes.tunnel(id));
+    kind == ClaimKind::TunnelName
+        && tunnel().is_some_and(|entry| {
+            entry.state.open().is_some_and(|details| {
+                name_key(details.created.workspace_id, details.created.name.as_str()) == key
+            })
+        })
+}
+
 /// Whether the holder of a claim exists and has the claimed thing.
 fn holds(routes: &Routes, claim: &ClaimTaken) -> bool {
     let tunnel = || claim.holder.parse::<TunnelId>().ok().and_then(|id| routes.tunnel(id));
     match claim.kind {
-        ClaimKind::TunnelName => tunnel().is_some_and(|entry| {
-            entry.state.open().is_some_and(|details| {
-                name_key(details.created.workspace_id, details.created.name.as_str()) == claim.key
-            })
-        }),
+        ClaimKind::TunnelName => held_again(routes, claim.kind, &claim.key, &claim.holder),
         ClaimKind::TunnelPort => tunnel().is_some_and(|entry| {
             entry.state.open().is_some_and(|details| details.created.tunnel_port.to_string() == claim.key)
         }),

@@ -26,9 +26,10 @@ pub async fn register(
     let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
     let asked = match &body.value.agent_id {
         None => None,
-        Some(text) => {
-            Some(text.parse::<AgentId>().map_err(|_| ApiError::field("agentId", "must be a UUID in lower case"))?)
-        }
+        Some(text) => Some(
+            text.parse::<AgentId>()
+                .map_err(|_| ApiError::field("agentId", "must be a UUID in lower case"))?,
+        ),
     };
     let names = names(body.value.label.as_deref(), body.value.name.as_deref())?;
     let issue = Issue { id: asked, names, client_type: None, life_ms: TOKEN_LIFE_MS };
@@ -49,12 +50,13 @@ pub async fn provision(
     if !(300..=86_400).contains(&seconds) {
         return Err(ApiError::field("ttlSeconds", "must be from 300 to 86400"));
     }
-    let client_type: ClientType = serde_json::from_value(body.value.client_type.clone().into()).map_err(|_| {
-        ApiError::field(
-            "clientType",
-            "must be one of cursor, claude-code, codex, devin, github-actions, cli, sdk, other",
-        )
-    })?;
+    let client_type: ClientType =
+        serde_json::from_value(body.value.client_type.clone().into()).map_err(|_| {
+            ApiError::field(
+                "clientType",
+                "must be one of cursor, claude-code, codex, devin, github-actions, cli, sdk, other",
+            )
+        })?;
     let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
     let names = names(body.value.label.as_deref(), body.value.name.as_deref())?;
     let life_ms = i64::try_from(seconds).expect("at most a day") * 1_000;
@@ -116,7 +118,11 @@ impl Issue {
 }
 
 /// `GET /v1/agents`.
-pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn list(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let page = lists::page(&lists::parameters(&request, &["limit", "cursor"])?)?;
     lists::see_own_writes(&ports, &caller, &request).await;
@@ -151,7 +157,11 @@ pub fn find(
 }
 
 /// `GET /v1/agents/:id`.
-pub async fn get(ports: web::Data<Ports>, caller: Caller, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn get(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = find(&ports, &caller, &id)?;
     let shown = present::agent(&ports, id, &entry);

@@ -80,11 +80,17 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         match named(words) {
             Some((field, "unknown field")) => ApiError::field(field, "is no field of this request"),
             Some((field, _)) => ApiError::field(field, "is required"),
-            None => ApiError::field(if path == "." { "body" } else { &path }, format_args!("is wrong: {words}")),
+            None => {
+                ApiError::field(if path == "." { "body" } else { &path }, format_args!("is wrong: {words}"))
+            }
         }
     })?;
     deserializer.end().map_err(|_| {
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", "Something follows the JSON value in the body.")
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_json",
+            "Something follows the JSON value in the body.",
+        )
     })?;
     Ok(value)
 }

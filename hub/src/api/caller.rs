@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload, http::StatusCode, http::header, web};
+use actix_web::{
+    FromRequest, HttpMessage as _, HttpRequest, dev::Payload, http::StatusCode, http::header, web,
+};
 use domain::{
     ids::{AgentId, KeyId, RequestId, WorkspaceId},
     recorded::Actor,
@@ -18,7 +20,11 @@ use crate::{
 /// By what the caller is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum By {
-    Key { id: KeyId, name: String, scopes: Vec<Scope> },
+    Key {
+        id: KeyId,
+        name: String,
+        scopes: Vec<Scope>,
+    },
     /// An agent with its own token: it may look after itself and its tunnels.
     Agent(AgentId),
 }

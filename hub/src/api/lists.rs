@@ -82,7 +82,8 @@ pub fn view<T>(found: Result<T, ViewError>) -> Result<T, ApiError> {
 pub fn answer(request: &HttpRequest, body: &impl Serialize, next: Option<&str>) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     if let Some(cursor) = next {
-        let kept = request.query_string().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+        let kept =
+            request.query_string().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
         let query: Vec<String> = kept.map(str::to_owned).chain([format!("cursor={cursor}")]).collect();
         let link = format!("<{}?{}>; rel=\"next\"", request.path(), query.join("&"));
         response.insert_header((header::LINK, link));

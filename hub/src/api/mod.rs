@@ -25,17 +25,8 @@ use domain::{ids::KeyId, time::Timestamp};
 use projections::{access_log::AccessLogReader, catalog::CatalogReader, routes::Routes};
 
 use crate::{
-    actors::Executor,
-    clock::SharedClock,
-    creation::Creator,
-    edge::recorder::Recorder,
-    event_log::SharedLog,
-    gateway::Gateway,
-    keyring::Keyring,
-    links::Links,
-    metrics::Metrics,
-    readers::Views,
-    settings::Settings,
+    actors::Executor, clock::SharedClock, creation::Creator, edge::recorder::Recorder, event_log::SharedLog,
+    gateway::Gateway, keyring::Keyring, links::Links, metrics::Metrics, readers::Views, settings::Settings,
 };
 
 /// What handlers work with. One for the whole API, shared by its threads.
@@ -96,7 +87,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/v1/whoami", web::get().to(keys::whoami))
         .route("/v1/workspace", web::get().to(keys::workspace))
         .service(
-            web::resource("/v1/api-keys").route(web::get().to(keys::list)).route(web::post().to(keys::create)),
+            web::resource("/v1/api-keys")
+                .route(web::get().to(keys::list))
+                .route(web::post().to(keys::create)),
         )
         .service(web::resource("/v1/api-keys/{id}").route(web::delete().to(keys::revoke)))
         // Agents.
@@ -111,7 +104,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         )
         // Tunnels, and the same things as services.
         .service(
-            web::resource("/v1/tunnels").route(web::get().to(tunnels::list)).route(web::post().to(tunnels::create)),
+            web::resource("/v1/tunnels")
+                .route(web::get().to(tunnels::list))
+                .route(web::post().to(tunnels::create)),
         )
         .service(
             web::resource("/v1/tunnels/{id}")

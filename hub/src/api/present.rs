@@ -1,6 +1,7 @@
 //! What the hub knows → what the API shows.
 
 use domain::{
+    access::Denied,
     ids::{AgentId, ShareId, TunnelId, WorkspaceId},
     share::{Ended, Share as ShareState},
     time::Timestamp,
@@ -14,7 +15,7 @@ use projections::{
 use schemas::rest;
 
 use super::{Ports, error::ApiError, lists};
-use crate::creation::public_share_id;
+use crate::creation::public_share;
 
 fn moment(at: Timestamp) -> String {
     at.to_string()
@@ -43,11 +44,7 @@ pub fn public_url(ports: &Ports, id: TunnelId, details: &Details) -> Option<Stri
     if !details.created.is_public {
         return None;
     }
-    let share = ports.routes.share(public_share_id(id))?;
-    if share.state.ended.is_some() {
-        return None;
-    }
-    share.state.created.as_ref().map(|created| ports.links.slug(&created.slug))
+    public_share(&ports.routes, id).map(|(_, slug)| ports.links.slug(&slug))
 }
 
 /// A tunnel, field by field as seed 004 shows it; `None` when it is closed.
@@ -68,7 +65,11 @@ pub fn tunnel(
 ///
 /// # Errors
 /// 500 when the access view cannot be read.
-pub fn tunnels(ports: &Ports, workspace: WorkspaceId, ids: &[TunnelId]) -> Result<Vec<rest::Tunnel>, ApiError> {
+pub fn tunnels(
+    ports: &Ports,
+    workspace: WorkspaceId,
+    ids: &[TunnelId],
+) -> Result<Vec<rest::Tunnel>, ApiError> {
     let active = lists::view(ports.accesses.last_activity_of(workspace, ids))?;
     let entries = ids.iter().zip(active).filter_map(|(id, at)| Some((*id, ports.routes.tunnel(*id)?, at)));
     Ok(entries.filter_map(|(id, entry, at)| open_tunnel(ports, id, &entry, at)).collect())
@@ -131,8 +132,10 @@ fn counted_share(
     let created = entry.state.created.as_ref()?;
     let now = ports.clock.now();
     let ended = entry.state.ended.is_some() || created.expires_at.is_some_and(|at| at <= now);
-    let tunnel_open = ports.routes.tunnel(created.tunnel_id).is_some_and(|tunnel| tunnel.state.open().is_some());
-    let revoked_at = matches!(entry.state.ended, Some(Ended::Revoked { .. })).then(|| moment(entry.changed_at));
+    let tunnel_open =
+        ports.routes.tunnel(created.tunnel_id).is_some_and(|tunnel| tunnel.state.open().is_some());
+    let revoked_at =
+        matches!(entry.state.ended, Some(Ended::Revoked { .. })).then(|| moment(entry.changed_at));
     Some(rest::Share {
         id: id.to_string(),
         tunnel_id: created.tunnel_id.to_string(),
@@ -143,7 +146,7 @@ fn counted_share(
         created_at: moment(entry.created_at),
         last_accessed_at: totals.last_accessed_at.map(moment),
         access_count: totals.accesses,
-        is_active: !ended && tunnel_open,
+        is_active: !gate.is_err_and(|denied| over.contains(&denied)),
         token_preview: created.token_preview.clone(),
         allowed_paths: created
             .allowed_paths

@@ -108,7 +108,11 @@ fn cause(response: &ServiceResponse<BoxBody>) -> ApiError {
         return ApiError::new(status, code, words);
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        return ApiError::new(status, "method_not_allowed", "This URL does not answer that method; see `Allow`.");
+        return ApiError::new(
+            status,
+            "method_not_allowed",
+            "This URL does not answer that method; see `Allow`.",
+        );
     }
     ApiError::new(status, "error", status.canonical_reason().unwrap_or("Error"))
 }

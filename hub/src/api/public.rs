@@ -45,7 +45,8 @@ fn answer(ports: &Ports, request: &PublicRequest) -> Result<Bytes, ApiError> {
     let key = Key::address(Scope::Public, request.visitor);
     let verdict = ports.limits.check(key, ports.settings.limit_public_per_min);
     if !verdict.allowed {
-        let words = format!("At most {} requests per minute; try again in {} s.", verdict.limit, verdict.reset_s);
+        let words =
+            format!("At most {} requests per minute; try again in {} s.", verdict.limit, verdict.reset_s);
         let error = ApiError::new(actix_web::http::StatusCode::TOO_MANY_REQUESTS, "rate_limited", words);
         return Err(ApiError { retry_after: Some(u64::from(verdict.reset_s)), ..error });
     }
@@ -68,7 +69,8 @@ fn answer(ports: &Ports, request: &PublicRequest) -> Result<Bytes, ApiError> {
 }
 
 fn problem(error: &ApiError, request: &PublicRequest) -> (http::StatusCode, Bytes) {
-    let status = http::StatusCode::from_u16(error.status.as_u16()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let status =
+        http::StatusCode::from_u16(error.status.as_u16()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let problem = Problem {
         status_code: status.as_u16(),
         error: status.canonical_reason().unwrap_or("Error").to_owned(),

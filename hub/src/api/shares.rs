@@ -14,7 +14,9 @@ use schemas::rest::{
     AccessLog, CreateShare, ServiceShareCreated, ShareCreated, ShareInfo, ShareInfoService, Shares, Success,
 };
 
-use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists, present, tunnels};
+use super::{
+    Ports, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists, present, tunnels,
+};
 use crate::{creation::NewShare, secrets::sha256};
 
 /// `POST /v1/tunnels/:id/share`.
@@ -104,6 +106,7 @@ fn into_share(body: &CreateShare, tunnel_id: TunnelId, now: Timestamp) -> Result
         allowed_methods: methods(body.allowed_methods.as_deref())?,
         rate_limit_per_min,
         subdomain: body.subdomain.clone(),
+        public: false,
         read_only: body.read_only.unwrap_or(true),
     })
 }
@@ -112,16 +115,21 @@ fn rules(texts: Option<&[String]>) -> Result<Option<Vec<PathRule>>, ApiError> {
     let parse = |text: &String| PathRule::parse(text).map_err(|error| ApiError::field("allowedPaths", error));
     match texts {
         None => Ok(None),
-        Some([]) => Err(ApiError::field("allowedPaths", "must not be empty; leave it out to allow every path")),
+        Some([]) => {
+            Err(ApiError::field("allowedPaths", "must not be empty; leave it out to allow every path"))
+        }
         Some(texts) => texts.iter().map(parse).collect::<Result<Vec<_>, _>>().map(Some),
     }
 }
 
 fn methods(texts: Option<&[String]>) -> Result<Option<Vec<Method>>, ApiError> {
-    let parse = |text: &String| text.parse::<Method>().map_err(|error| ApiError::field("allowedMethods", error));
+    let parse =
+        |text: &String| text.parse::<Method>().map_err(|error| ApiError::field("allowedMethods", error));
     match texts {
         None => Ok(None),
-        Some([]) => Err(ApiError::field("allowedMethods", "must not be empty; leave it out to allow every method")),
+        Some([]) => {
+            Err(ApiError::field("allowedMethods", "must not be empty; leave it out to allow every method"))
+        }
         Some(texts) => texts.iter().map(parse).collect::<Result<Vec<_>, _>>().map(Some),
     }
 }
@@ -141,7 +149,11 @@ pub async fn list_of_service(
 }
 
 /// `GET /v1/shares?tunnelId&active`.
-pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn list(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let parameters = lists::parameters(&request, &["limit", "cursor", "tunnelId", "active"])?;
     let tunnel = match lists::parameter(&parameters, "tunnelId") {
@@ -188,7 +200,11 @@ fn find(
 }
 
 /// `GET /v1/shares/:id`.
-pub async fn get(ports: web::Data<Ports>, caller: Caller, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn get(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = find(&ports, &caller, &id)?;
     let shown = present::share(&ports, id, &entry)?;
@@ -222,7 +238,9 @@ pub fn info_of(ports: &Ports, token: &str) -> Result<ShareInfo, ApiError> {
     let created = entry.state.created.as_ref().ok_or_else(unknown)?;
     let over = |code, words: &'static str| ApiError::new(StatusCode::FORBIDDEN, code, words);
     match ports.routes.gate(&entry.state, ports.clock.now()) {
-        Err(domain::access::Denied::ShareExpired) => return Err(over("share_expired", "This link has expired.")),
+        Err(domain::access::Denied::ShareExpired) => {
+            return Err(over("share_expired", "This link has expired."));
+        }
         Err(domain::access::Denied::ShareRevoked | domain::access::Denied::TunnelGone) => {
             return Err(over("share_revoked", "This link was revoked."));
         }

@@ -149,7 +149,11 @@ fn target(text: &TargetText) -> Result<Target, ApiError> {
 }
 
 /// `GET /v1/tunnels` and `/v1/services`.
-pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn list(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let page = lists::page(&lists::parameters(&request, &["limit", "cursor"])?)?;
     lists::see_own_writes(&ports, &caller, &request).await;
@@ -190,7 +194,11 @@ pub fn if_match(request: &HttpRequest, revision: u64) -> Result<(), ApiError> {
 }
 
 /// `GET /v1/tunnels/:id`.
-pub async fn get(ports: web::Data<Ports>, caller: Caller, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn get(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = find(&ports, &caller, &id)?;
     let shown = present::tunnel(&ports, id, &entry)?;
@@ -274,7 +282,10 @@ pub async fn connect(
     };
     let (agent_id, _) = agents::find(&ports, &caller, &body.value.agent_id)?;
     if details.paused {
-        return Err(ApiError::unavailable("tunnel_paused", "The tunnel is paused; set its status to active first."));
+        return Err(ApiError::unavailable(
+            "tunnel_paused",
+            "The tunnel is paused; set its status to active first.",
+        ));
     }
     let name = created.name.to_string();
     let outcome = ports.gateway.open_port(agent_id, id, name, port, PORT_PATIENCE).await;
@@ -329,10 +340,14 @@ pub fn not_asked(error: &AskError, which: &str) -> ApiError {
             "agent_timeout",
             format!("The {which} agent did not answer in time."),
         ),
-        AskError::Busy => ApiError::unavailable("agent_busy", format!("The {which} agent has too many questions.")),
-        AskError::Unreadable => {
-            ApiError::new(StatusCode::BAD_GATEWAY, "agent_failed", format!("The {which} agent answered nonsense."))
+        AskError::Busy => {
+            ApiError::unavailable("agent_busy", format!("The {which} agent has too many questions."))
         }
+        AskError::Unreadable => ApiError::new(
+            StatusCode::BAD_GATEWAY,
+            "agent_failed",
+            format!("The {which} agent answered nonsense."),
+        ),
     }
 }
 
@@ -344,11 +359,15 @@ impl From<CreateError> for ApiError {
             CreateError::NameTaken(name) => Self::new(
                 StatusCode::CONFLICT,
                 "tunnel_name_taken",
-                format!("A tunnel named `{name}` exists in this workspace; choose another name or delete that one."),
+                format!(
+                    "A tunnel named `{name}` exists in this workspace; choose another name or delete that one."
+                ),
             ),
-            CreateError::NamesExhausted => {
-                Self::new(StatusCode::CONFLICT, "tunnel_names_exhausted", "No automatic name is left; send a `name`.")
-            }
+            CreateError::NamesExhausted => Self::new(
+                StatusCode::CONFLICT,
+                "tunnel_names_exhausted",
+                "No automatic name is left; send a `name`.",
+            ),
             CreateError::PortsExhausted => Self::unavailable(
                 "tunnel_ports_exhausted",
                 "No tunnel port is left; delete tunnels or widen the range (HUB_TUNNEL_PORTS).",
@@ -366,7 +385,10 @@ impl From<CreateError> for ApiError {
             CreateError::NotShareable(protocol) => Self::new(
                 StatusCode::BAD_REQUEST,
                 "not_shareable",
-                format!("A {} tunnel cannot be shared by link; teammates use `connect reach`.", protocol.name()),
+                format!(
+                    "A {} tunnel cannot be shared by link; teammates use `connect reach`.",
+                    protocol.name()
+                ),
             ),
             CreateError::Claim(ExecuteError::Rejected(rejection)) => rejection.to_api(),
             CreateError::Claim(error) => error.into(),

@@ -1,6 +1,7 @@
 //! A whole hub in the test's process, on free ports and a directory of its own, and a client that talks to it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its hub has nothing to say")]
-#![expect(dead_code, reason = "each test file uses its part of the support")]
+#![expect(unreachable_pub, reason = "a module of several test crates")]
+#![allow(dead_code, reason = "each test file uses its part of the support")]
 
 use std::{
     sync::Arc,
@@ -50,7 +51,8 @@ impl Running {
 
     pub async fn start_at(data: TempDir, flags: &[&str], clock: SharedClock) -> Self {
         let path = data.path().to_str().unwrap().to_owned();
-        let fixed = ["hub", "serve", "--data", &path, "--listen", "127.0.0.1:0", "--edge-listen", "127.0.0.1:0"];
+        let fixed =
+            ["hub", "serve", "--data", &path, "--listen", "127.0.0.1:0", "--edge-listen", "127.0.0.1:0"];
         let limits = ["--limit-key-per-min", "0", "--limit-public-per-min", "0", "--admin-key", ADMIN];
         let cli = Cli::parse_from([fixed.as_slice(), &limits, flags].concat());
         let Command::Serve(serve) = cli.command else { unreachable!("these are serve's flags") };
@@ -69,7 +71,13 @@ impl Running {
         self.data
     }
 
-    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
         let mut request = self.client.request(method, format!("{}{path}", self.hub.api_url()));
         for (name, value) in headers {
             request = request.header(*name, *value);
