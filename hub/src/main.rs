@@ -36,7 +36,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     telemetry::start(format);
     let system = actix_rt::System::new();
     match command {
-        Command::Quickstart(args) => system.block_on(quickstart::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Quickstart(args) => system.block_on(quickstart::run(*args)).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => system.block_on(serve(args.settings)).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => Ok(offline::run_verify(&args)),
         Command::Rebuild(args) => system.block_on(offline::run_rebuild(&args)),

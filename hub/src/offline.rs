@@ -19,7 +19,6 @@ use crate::{
 };
 
 /// Prints to stdout; a reader who left early is no error.
-#[expect(clippy::print_stdout, reason = "stdout is what these commands are for")]
 pub fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     if writeln!(out, "{text}").is_err() {

@@ -26,7 +26,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Hub, agent and one share of TARGET (or of a built-in demo site) in one process
-    Quickstart(Quickstart),
+    Quickstart(Box<Quickstart>),
     /// Run the server
     Serve(Box<Serve>),
     /// Check the event log offline; changes no byte

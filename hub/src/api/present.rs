@@ -130,10 +130,9 @@ fn counted_share(
     totals: ShareTotals,
 ) -> Option<rest::Share> {
     let created = entry.state.created.as_ref()?;
-    let now = ports.clock.now();
-    let ended = entry.state.ended.is_some() || created.expires_at.is_some_and(|at| at <= now);
-    let tunnel_open =
-        ports.routes.tunnel(created.tunnel_id).is_some_and(|tunnel| tunnel.state.open().is_some());
+    // A pause or an absent agent passes; these do not.
+    let over = [Denied::ShareRevoked, Denied::ShareExpired, Denied::TunnelGone];
+    let gate = ports.routes.gate(&entry.state, ports.clock.now());
     let revoked_at =
         matches!(entry.state.ended, Some(Ended::Revoked { .. })).then(|| moment(entry.changed_at));
     Some(rest::Share {

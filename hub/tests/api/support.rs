@@ -1,7 +1,4 @@
 //! A whole hub in the test's process, on free ports and a directory of its own, and a client that talks to it.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its hub has nothing to say")]
-#![expect(unreachable_pub, reason = "a module of several test crates")]
-#![allow(dead_code, reason = "each test file uses its part of the support")]
 
 use std::{
     sync::Arc,
@@ -19,37 +16,37 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The key that every test hub accepts.
-pub const ADMIN: &str = "pc_test0test0test0test0test0test0test0test0test0";
+pub(crate) const ADMIN: &str = "pc_test0test0test0test0test0test0test0test0test0";
 
-pub struct Running {
-    pub hub: Hub,
-    pub data: TempDir,
+pub(crate) struct Running {
+    pub(crate) hub: Hub,
+    pub(crate) data: TempDir,
     client: reqwest::Client,
 }
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub etag: Option<String>,
-    pub link: Option<String>,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) etag: Option<String>,
+    pub(crate) link: Option<String>,
+    pub(crate) body: Value,
 }
 
 impl Running {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    pub async fn start_with(flags: &[&str]) -> Self {
+    pub(crate) async fn start_with(flags: &[&str]) -> Self {
         Self::start_on(TempDir::new().unwrap(), flags).await
     }
 
-    pub async fn start_on(data: TempDir, flags: &[&str]) -> Self {
+    pub(crate) async fn start_on(data: TempDir, flags: &[&str]) -> Self {
         Self::start_at(data, flags, Arc::new(SystemClock)).await
     }
 
-    pub async fn start_at(data: TempDir, flags: &[&str], clock: SharedClock) -> Self {
+    pub(crate) async fn start_at(data: TempDir, flags: &[&str], clock: SharedClock) -> Self {
         let path = data.path().to_str().unwrap().to_owned();
         let fixed =
             ["hub", "serve", "--data", &path, "--listen", "127.0.0.1:0", "--edge-listen", "127.0.0.1:0"];
@@ -61,17 +58,17 @@ impl Running {
     }
 
     /// Stops the hub and starts another on the same data.
-    pub async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         let data = self.stop().await;
         Self::start_on(data, &[]).await
     }
 
-    pub async fn stop(self) -> TempDir {
+    pub(crate) async fn stop(self) -> TempDir {
         self.hub.stop().await;
         self.data
     }
 
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -88,28 +85,28 @@ impl Running {
         read(request.send().await.unwrap()).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[("x-api-key", ADMIN)], None).await
     }
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.send(Method::POST, path, &[("x-api-key", ADMIN)], Some(body)).await
     }
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
         self.send(Method::PATCH, path, &[("x-api-key", ADMIN)], Some(body)).await
     }
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, &[("x-api-key", ADMIN)], None).await
     }
 
     /// A registered agent's id.
-    pub async fn agent(&self) -> String {
+    pub(crate) async fn agent(&self) -> String {
         let answer = self.post("/v1/agents/register", serde_json::json!({ "label": "test" })).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
         answer.text("agentId")
     }
 
     /// A tunnel of a new agent.
-    pub async fn tunnel(&self, name: &str) -> Answer {
+    pub(crate) async fn tunnel(&self, name: &str) -> Answer {
         let agent = self.agent().await;
         let body = serde_json::json!({ "target": "localhost:3000", "agentId": agent, "name": name });
         let answer = self.post("/v1/tunnels", body).await;
@@ -118,7 +115,7 @@ impl Running {
     }
 
     /// The types of all facts recorded so far.
-    pub async fn facts(&self) -> Vec<String> {
+    pub(crate) async fn facts(&self) -> Vec<String> {
         let families = domain::recorded::Families::only(domain::recorded::Family::Facts);
         let events = self.hub.core.log.read_all(0, families, 100_000).await.unwrap();
         events.iter().map(|event| event.event_type.to_string()).collect()
@@ -133,16 +130,16 @@ async fn read(response: Response) -> Answer {
 }
 
 impl Answer {
-    pub fn text(&self, field: &str) -> String {
+    pub(crate) fn text(&self, field: &str) -> String {
         self.body[field].as_str().unwrap_or_else(|| panic!("no text `{field}` in {self:?}")).to_owned()
     }
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
     }
 }
 
 /// Waits until `holds` says yes; panics with `what` after ten seconds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !holds().await {
         assert!(Instant::now() < deadline, "not in ten seconds: {what}");

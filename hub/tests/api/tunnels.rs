@@ -1,12 +1,9 @@
 //! Tunnels and services over HTTP: status, body and what became of it in the log.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
-mod support;
-
+use crate::support::{ADMIN, Running, eventually};
 use hub::clock::{Clock as _, SetClock, SystemClock};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use support::{ADMIN, Running, eventually};
 use tempfile::TempDir;
 
 #[actix::test]

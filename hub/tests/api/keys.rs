@@ -1,12 +1,9 @@
 //! Keys, scopes and the border between workspaces, over HTTP.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
-mod support;
-
+use crate::support::{ADMIN, Running};
 use hub::secrets::Secret;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use support::{ADMIN, Running};
 
 async fn key(hub: &Running, scope: &str) -> (String, String) {
     let made = hub.post("/v1/api-keys", json!({ "name": scope, "scopes": [scope] })).await;
