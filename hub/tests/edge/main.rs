@@ -1,0 +1,10 @@
+//! The share edge from outside: a visitor's socket on one side, the target's on the other, the log underneath.
+
+mod harness;
+
+mod bytes_intact;
+mod ends;
+mod heads;
+mod links;
+mod records;
+mod refusals;
