@@ -17,6 +17,9 @@ use crate::wait::eventually;
 /// How many of the last lines of a process a failing test shows.
 const LINES_SHOWN: usize = 40;
 
+/// Of a longer line the beginning is shown: names of types in stack traces fill pages.
+const LINE_CHARS_SHOWN: usize = 400;
+
 /// Lines that a process has written so far; a thread of its own appends them.
 #[derive(Debug, Clone, Default)]
 struct Lines(Arc<(Mutex<Written>, Condvar)>);
@@ -49,7 +52,8 @@ impl Lines {
     fn tail(&self) -> String {
         let written = self.0.0.lock();
         let from = written.lines.len().saturating_sub(LINES_SHOWN);
-        written.lines[from..].join("\n")
+        let shown = written.lines[from..].iter().map(|line| line.chars().take(LINE_CHARS_SHOWN).collect());
+        shown.collect::<Vec<String>>().join("\n")
     }
 }
 

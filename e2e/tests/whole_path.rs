@@ -81,7 +81,11 @@ fn a_revoked_link_refuses_the_next_request() {
 
 fn share_name(quickstart: &Quickstart, share_id: &str) -> String {
     let tunnel_id = api::text(&quickstart.says, "tunnelId");
-    let shares = quickstart.api().shares(&tunnel_id);
-    let share = shares.iter().find(|share| share["id"] == share_id);
-    api::text(share.unwrap_or_else(|| panic!("share {share_id} is not in {shares:?}")), "name")
+    // Somebody else's write: the list shows it when the view has seen it.
+    let share = eventually("the share in the list", SOON, || {
+        let shares = quickstart.api().shares(&tunnel_id);
+        let found = shares.iter().find(|share| share["id"] == share_id).cloned();
+        found.ok_or_else(|| format!("{shares:?}"))
+    });
+    api::text(&share, "name")
 }
