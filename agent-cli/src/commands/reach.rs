@@ -29,8 +29,13 @@ pub(crate) async fn run(context: &Context<'_>, args: &ReachArgs) -> Result<Exit,
     let who = context.step(identity::ensure(context, identity::Wishes::default())).await?;
     let membership = stay::join(context, &who);
     stay::within(context, membership, async |membership| {
+        // A protocol of a newer hub reads as one that is decided by looking.
+        let mut protocol = service.protocol.parse().unwrap_or(Protocol::Auto);
         match context.api.check_service(&service.id, timeout).await {
             Ok(found) => {
+                if protocol == Protocol::Auto {
+                    protocol = seen_protocol(&found);
+                }
                 let event =
                     json!({ "event": "checked", "service": services::json(&service), "diagnostics": found });
                 context.output.data(&event, |face| diagnostics_text(&service, &found, face))?;
@@ -42,7 +47,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &ReachArgs) -> Result<Exit,
             }
         }
         let port = open(context, membership, &service, tunnel, args.port).await?;
-        say(context, &service, port)?;
+        say(context, &service, protocol, port)?;
         stay::stay(context, membership).await
     })
     .await
@@ -107,9 +112,17 @@ async fn save(context: &Context<'_>, service: &str, port: u16) {
     }
 }
 
-fn say(context: &Context<'_>, service: &Tunnel, port: u16) -> Result<(), Failure> {
-    // A protocol of a newer hub reads as one that is decided by looking.
-    let protocol = service.protocol.parse().unwrap_or(Protocol::Auto);
+// What the exposing agent saw when it looked; without an HTTP answer the bytes stay bytes.
+fn seen_protocol(found: &Diagnostics) -> Protocol {
+    let is_ok = |step: &Option<DiagnosticStep>| step.as_ref().is_some_and(|step| step.ok);
+    match (is_ok(&found.http), is_ok(&found.tls)) {
+        (true, true) => Protocol::Https,
+        (true, false) => Protocol::Http,
+        (false, _) => Protocol::Auto,
+    }
+}
+
+fn say(context: &Context<'_>, service: &Tunnel, protocol: Protocol, port: u16) -> Result<(), Failure> {
     let connection = connection_string(protocol, service.target_port, port, None);
     let event = json!({
         "event": "reaching",

@@ -83,7 +83,8 @@ fn say(context: &Context<'_>, before: Option<&View>, now: &View) -> Result<(), F
                         face.remote(error)
                     )
                 }),
-                None if was_connected => output
+                // Between two holders the session is new, but no connection was lost.
+                None if was_connected && now.role != Role::Seeking => output
                     .note(|face| format!("{} Connection to the hub lost, connecting again", face.warning())),
                 None => output.detail(|_| format!("connecting to {}", context.settings.hub)),
             }

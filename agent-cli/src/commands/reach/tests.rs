@@ -38,3 +38,13 @@ fn a_hostile_target_cannot_break_out_of_the_box() {
     assert_eq!(shown.lines().count(), 9);
     assert!(!shown.chars().any(|c| c.is_control() && c != '\n'));
 }
+
+#[test]
+fn what_answered_as_http_is_connected_to_as_http() {
+    let http = || step(true, 1.0, "200 OK");
+    let found = |tls, http| Diagnostics { tls, http, ..Diagnostics::default() };
+    assert_eq!(seen_protocol(&found(None, http())), Protocol::Http);
+    assert_eq!(seen_protocol(&found(http(), http())), Protocol::Https);
+    assert_eq!(seen_protocol(&found(None, step(false, 1.0, "no HTTP"))), Protocol::Auto);
+    assert_eq!(seen_protocol(&found(None, None)), Protocol::Auto);
+}
