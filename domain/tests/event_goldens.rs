@@ -364,6 +364,7 @@ fn only_these_fields_may_be_absent() {
         "share.created.v1 allowedPaths",
         "share.created.v1 description",
         "share.created.v1 expiresAt",
+        "share.created.v1 public",
         "share.created.v1 rateLimitPerMin",
         "share.created.v1 slugChosen",
         "tunnel.created.v1 expiresAt",

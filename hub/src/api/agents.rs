@@ -31,7 +31,20 @@ pub async fn register(
                 .map_err(|_| ApiError::field("agentId", "must be a UUID in lower case"))?,
         ),
     };
-    let names = names(body.value.label.as_deref(), body.value.name.as_deref())?;
+    // Who registers again without a label keeps the one it has.
+    let known = asked.and_then(|id| ports.routes.agent(id)).and_then(|entry| {
+        let registered = entry.state.registered.as_ref()?;
+        (registered.workspace_id == caller.workspace)
+            .then(|| (registered.label.clone(), registered.name.clone()))
+    });
+    let (label, name) = (body.value.label.as_deref(), body.value.name.as_deref());
+    let names = match known {
+        Some((known_label, known_name)) => names(
+            Some(label.unwrap_or(known_label.as_str())),
+            Some(name.or(label).unwrap_or(known_name.as_str())),
+        )?,
+        None => names(label, name)?,
+    };
     let issue = Issue { id: asked, names, client_type: None, life_ms: TOKEN_LIFE_MS };
     let (credentials, created) = issue.carry_out(&ports, &caller, &seed).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };

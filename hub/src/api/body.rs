@@ -63,6 +63,10 @@ fn is_json(request: &HttpRequest) -> bool {
 /// # Errors
 /// 400 naming the field where serde can tell it.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // serde would take an array for an object, by position.
+    if bytes.trim_ascii_start().first().is_some_and(|first| b"[0123456789-tfn\"".contains(first)) {
+        return Err(ApiError::field("body", "must be a JSON object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -116,7 +120,8 @@ mod tests {
             (r#"{"target":"a:1"}"#, "agentId"),
             (r#"{"target":"a:1","agentId":7}"#, "agentId"),
             (r#"{"target":"a:1","agentId":"x","isPublic":"yes"}"#, "isPublic"),
-            ("[]", "target"),
+            ("[]", "body"),
+            (r#"["a:1","x",null,null,null,null]"#, "body"),
             ("7", "body"),
         ] {
             let error = read::<CreateTunnel>(text.as_bytes()).unwrap_err();

@@ -180,6 +180,7 @@ async fn page_of(
 ) -> Result<(Vec<schemas::rest::Share>, Option<String>), ApiError> {
     let page = lists::page(parameters)?;
     lists::see_own_writes(ports, caller, request).await;
+    see_accesses(ports).await;
     let now = ports.clock.now();
     let filter = ShareFilter { tunnel, active };
     let found = lists::view(ports.catalog.shares(caller.workspace, filter, now, page.of_view()))?;
@@ -207,6 +208,7 @@ pub async fn get(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = find(&ports, &caller, &id)?;
+    see_accesses(&ports).await;
     let shown = present::share(&ports, id, &entry)?;
     Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(entry.revision))).json(shown))
 }
@@ -287,8 +289,7 @@ pub async fn logs(
     let parameters = lists::parameters(&request, &known)?;
     let page = lists::page(&parameters)?;
     let filter = filter(&parameters)?;
-    let position = ports.recorder.flushed().await;
-    ports.views.wait_for_accesses(position, lists::VIEWS_PATIENCE).await;
+    see_accesses(&ports).await;
     let workspace = caller.workspace;
     let (reader, keyring) = (ports.accesses.clone(), std::sync::Arc::clone(&ports.keyring));
     let found = web::block(move || {
@@ -298,6 +299,12 @@ pub async fn logs(
     let found = lists::view(found.await.map_err(ApiError::internal)?)?;
     let logs = found.rows.iter().map(present::access).collect();
     Ok(lists::answer(&request, &AccessLog { logs }, found.next.as_deref()))
+}
+
+/// Waits until the access view shows everything that was answered before now.
+async fn see_accesses(ports: &Ports) {
+    let position = ports.recorder.flushed().await;
+    ports.views.wait_for_accesses(position, lists::VIEWS_PATIENCE).await;
 }
 
 fn filter(parameters: &[(String, String)]) -> Result<AccessFilter, ApiError> {

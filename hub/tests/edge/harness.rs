@@ -87,7 +87,9 @@ impl Streams for Straight {
         assert_eq!(kind, StreamKind::Http);
         self.opened.fetch_add(1, Ordering::SeqCst);
         Box::pin(async {
-            Stream::connect(self.target).await.map_err(|error| OpenError::TargetUnreachable(error.to_string()))
+            Stream::connect(self.target)
+                .await
+                .map_err(|error| OpenError::TargetUnreachable(error.to_string()))
         })
     }
 
@@ -122,7 +124,8 @@ pub fn answering(answer: impl Fn(&Head, Vec<u8>) -> Vec<u8> + Send + Sync + 'sta
 
 /// The simplest answer.
 pub fn ok(body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
 }
 
 /// One end of a connection that speaks HTTP/1 by hand.
@@ -200,7 +203,9 @@ impl Conn {
         let mut byte = [0];
         match self.0.read(&mut byte) {
             Ok(read) => read == 0,
-            Err(error) => !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+            Err(error) => {
+                !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+            }
         }
     }
 
@@ -510,7 +515,9 @@ impl Rig {
         self.block_on(self.recorder.flushed());
         let (mut accesses, mut completions) = (Vec::new(), Vec::new());
         for recorded in self.log.events() {
-            let Event::Access(access::Event::Accessed(accessed)) = recorded.event().unwrap() else { panic!() };
+            let Event::Access(access::Event::Accessed(accessed)) = recorded.event().unwrap() else {
+                panic!()
+            };
             assert_eq!(accessed.share_id, share_id());
             assert_eq!(accessed.tunnel_id, tunnel_id());
             let visitors: Vec<Visitor> = match recorded.personal {
