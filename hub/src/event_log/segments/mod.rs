@@ -138,7 +138,6 @@ impl Segments {
     ///
     /// # Errors
     /// [`OpenError`]: in use, damaged (file, offset and event are named, nothing was changed), or the disk.
-    #[expect(clippy::needless_pass_by_value, reason = "options are made for one log")]
     pub fn open(data: &Path, options: Options) -> Result<Self, OpenError> {
         let began = Instant::now();
         std::fs::create_dir_all(data).map_err(|source| PathError { path: data.to_owned(), source })?;

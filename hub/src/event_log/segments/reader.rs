@@ -83,9 +83,12 @@ pub(crate) fn read_all(
     let head = *shared.head.borrow();
     let mut cursors = Vec::with_capacity(Family::ALL.len());
     for family in Family::ALL {
-        if families.contains(family)
-            && let Some(location) = shared.index.family(family).read().seek(after)
-        {
+        if !families.contains(family) {
+            continue;
+        }
+        // In a statement of its own: the lock must be free again when the cursor takes it.
+        let start = shared.index.family(family).read().seek(after);
+        if let Some(location) = start {
             let mut cursor = Cursor::new(family, location);
             if cursor.advance(shared, after, head)? {
                 cursors.push(cursor);

@@ -128,7 +128,7 @@ impl Writer {
         // A panic must not leave a log that looks writable: every later append is told.
         let guard = FailOnUnwind(Arc::clone(&self.shared));
         while let Some(first) = self.next() {
-            self.commit(first);
+            self.commit(*first);
         }
         keeper.stop();
         self.output.close();
@@ -178,14 +178,14 @@ impl Writer {
     }
 
     /// Gathers what waits behind `first` and commits it.
-    fn commit(&mut self, first: Box<Request>) {
+    fn commit(&mut self, first: Request) {
         {
             let durable = self.shared.durable.lock();
             self.batch.position = durable.position;
             self.batch.recorded_at = durable.chains.recorded_at;
         }
         let day = self.recorded_at(first.at).day();
-        self.judge(*first);
+        self.judge(first);
         while self.batch.answers.len() < COMMIT_APPENDS && self.bytes() < COMMIT_BYTES {
             match self.queue.try_recv() {
                 // A segment holds one day.
