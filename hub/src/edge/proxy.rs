@@ -40,7 +40,7 @@ use super::{
     recorder::Visit,
     route::{self, Head, Place},
     server::{ConnCtx, Core, PublicPlace, PublicRequest},
-    upstream::{Lane, Upload, Upstream},
+    upstream::{Lane, Upload, UploadFailure, Upstream},
 };
 use crate::{limits, secrets::sha256, streams::OpenError};
 
@@ -94,6 +94,8 @@ struct Passed {
 enum Own {
     Refused(Denied, Refusal),
     Answered(Response<Bytes>),
+    /// The visitor left within his upload: nobody hears an answer.
+    Left,
 }
 
 impl From<Denied> for Own {
@@ -471,8 +473,11 @@ impl Visitor {
                 Ok(Err(error)) => error,
                 Err(stopped) => return Err(self.stopped(stopped, exchange)),
             };
-            if exchange.upload.too_large.get() {
-                return Err(too_large());
+            match exchange.upload.failure.get() {
+                Some(UploadFailure::TooLarge) => return Err(too_large()),
+                Some(UploadFailure::Malformed) => return Err(Denied::BadRequest.into()),
+                Some(UploadFailure::Left) => return Err(Own::Left),
+                None => {}
             }
             let mut error = error;
             let untouched = error.take_message();
@@ -588,6 +593,10 @@ impl Visitor {
     /// An answer of our own about a share: recorded, then given.
     async fn own(&self, own: Own, exchange: Rc<Exchange>) -> Response<Answer> {
         let response = match own {
+            Own::Left => {
+                exchange.finish(Some(exchange.conn.cut().ended_by()), None);
+                return self.refuse(&Refusal::of(Denied::BadRequest), Guard::Exchange(exchange));
+            }
             Own::Refused(denied, refusal) => {
                 exchange.decide(refusal.status, Some(denied));
                 page::refusal(&refusal, self.accept.as_ref(), self.core.request_id())
