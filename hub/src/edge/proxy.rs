@@ -92,15 +92,15 @@ struct Passed {
 
 /// An answer of the edge itself about a share.
 enum Own {
-    Refused(Denied, Refusal),
-    Answered(Response<Bytes>),
+    Refused(Denied, Box<Refusal>),
+    Answered(Box<Response<Bytes>>),
     /// The visitor left within his upload: nobody hears an answer.
     Left,
 }
 
 impl From<Denied> for Own {
     fn from(denied: Denied) -> Self {
-        Self::Refused(denied, Refusal::of(denied))
+        Self::Refused(denied, Box::new(Refusal::of(denied)))
     }
 }
 
@@ -234,7 +234,7 @@ impl Visitor {
             let query = self.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
             let to = format!("{origin}{}{query}", found.path);
             if let Some(redirect) = page::redirect(&to, self.core.request_id()) {
-                return Err(Own::Answered(redirect));
+                return Err(Own::Answered(Box::new(redirect)));
             }
         }
         Ok(Passed { lane })
@@ -267,7 +267,7 @@ impl Visitor {
         match methods::decide(created.allowed_methods.as_deref(), &asked) {
             Decision::Pass => Ok(()),
             Decision::AnswerOptions { allow } => {
-                Err(Own::Answered(page::options(&allow, self.core.request_id())))
+                Err(Own::Answered(Box::new(page::options(&allow, self.core.request_id()))))
             }
             Decision::Refuse => Err(Denied::MethodNotAllowed.into()),
         }
@@ -297,7 +297,7 @@ impl Visitor {
         ] {
             let verdict = deps.limiter.check(limits::Key::id(scope, id), limit);
             if !verdict.allowed {
-                return Err(Own::Refused(Denied::RateLimited, Refusal::rate_limited(verdict)));
+                return Err(Own::Refused(Denied::RateLimited, Box::new(Refusal::rate_limited(verdict))));
             }
         }
         Ok(())
@@ -603,7 +603,7 @@ impl Visitor {
             }
             Own::Answered(response) => {
                 exchange.decide(response.status(), None);
-                response
+                *response
             }
         };
         exchange.bytes_out.set(response.body().len() as u64);
@@ -688,7 +688,8 @@ fn guard_link(headers: &mut HeaderMap) {
 
 fn too_large() -> Own {
     let message = "The request's body is longer than this hub allows.";
-    Own::Refused(Denied::BadRequest, Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message))
+    let refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message);
+    Own::Refused(Denied::BadRequest, Box::new(refusal))
 }
 
 /// Whether sending the request twice does no more than sending it once.

@@ -25,7 +25,11 @@ fn chunked(body: &[u8], pieces: usize) -> Vec<u8> {
 fn bodies_of_every_size_arrive_byte_for_byte_in_both_directions() {
     let rig = Rig::new(answering(|head, body| {
         if head.get("transfer-encoding").is_some() {
-            return [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(), &chunked(&body, 30_000)].concat();
+            return [
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(),
+                &chunked(&body, 30_000),
+            ]
+            .concat();
         }
         [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat()
     }));
@@ -61,13 +65,18 @@ fn bodies_of_every_size_arrive_byte_for_byte_in_both_directions() {
         assert_eq!((access.status_code, access.bytes_in, access.bytes_out), (200, size, size));
         assert_eq!(access.ended_by, None);
     }
-    assert_eq!(rig.streams.opened.load(std::sync::atomic::Ordering::SeqCst), 1, "one kept connection was enough");
+    assert_eq!(
+        rig.streams.opened.load(std::sync::atomic::Ordering::SeqCst),
+        1,
+        "one kept connection was enough"
+    );
 }
 
 #[test]
 fn a_get_with_a_chunked_body_keeps_it() {
     let rig = Rig::new(answering(|_, body| ok(&String::from_utf8(body).unwrap())));
-    let answer = rig.visitor().ask(rig.request("GET /", "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n"));
+    let answer =
+        rig.visitor().ask(rig.request("GET /", "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n"));
     assert_eq!(answer.text(), "abc");
 }
 
@@ -158,13 +167,13 @@ fn the_target_receives_the_visitors_own_path_bytes() {
 #[test]
 fn server_sent_events_arrive_one_by_one() {
     let (go, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
+    let wait = parking_lot::Mutex::new(wait);
     let rig = Rig::new(target(move |mut conn| {
         conn.head();
         conn.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
         for n in 0..3 {
             conn.send(format!("9\r\ndata: {n}\n\n\r\n"));
-            wait.lock().unwrap().recv().unwrap();
+            wait.lock().recv().unwrap();
         }
         conn.send("0\r\n\r\n");
     }));
@@ -244,7 +253,15 @@ fn other_upgrades_are_not_passed_on() {
 #[test]
 fn the_target_sees_who_the_visitor_really_is() {
     let rig = Rig::new(answering(|head, _| {
-        let names = ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "x_forwarded_for", "x-real-ip"];
+        let names = [
+            "host",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "forwarded",
+            "x_forwarded_for",
+            "x-real-ip",
+        ];
         let seen: Vec<_> = names.iter().map(|name| head.all(name).join("+")).collect();
         ok(&seen.join("|"))
     }));

@@ -148,11 +148,11 @@ fn a_share_that_expires_ends_its_running_streams_without_being_told() {
 #[test]
 fn a_pause_refuses_new_requests_and_lets_running_ones_go_on() {
     let (go, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
+    let wait = parking_lot::Mutex::new(wait);
     let rig = Rig::new(target(move |mut conn| {
         conn.head();
         conn.send(ENDLESS);
-        wait.lock().unwrap().recv().unwrap();
+        wait.lock().recv().unwrap();
         conn.send("0\r\n\r\n");
     }));
     let mut visitor = rig.visitor();
@@ -180,10 +180,7 @@ fn a_visitor_who_never_reads_holds_the_target_back_and_is_cut() {
             }
             sent.send(bytes).unwrap();
         }),
-        Setup {
-            edge: EdgeOptions { visitor_stall_ms: 200, ..Setup::default().edge },
-            ..Setup::default()
-        },
+        Setup { edge: EdgeOptions { visitor_stall_ms: 200, ..Setup::default().edge }, ..Setup::default() },
     );
     let mut visitor = rig.visitor();
     visitor.send(rig.request("GET /", "", ""));
@@ -282,11 +279,11 @@ fn a_target_that_closes_after_each_answer_gets_a_connection_each() {
 #[test]
 fn a_drain_lets_a_running_answer_finish_and_then_closes() {
     let (go, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
+    let wait = parking_lot::Mutex::new(wait);
     let rig = Rig::new(target(move |mut conn| {
         conn.head();
         conn.send(ENDLESS);
-        wait.lock().unwrap().recv().unwrap();
+        wait.lock().recv().unwrap();
         conn.send("3\r\nend\r\n0\r\n\r\n");
     }));
     let (mut idle, mut visitor) = (rig.visitor(), rig.visitor());
@@ -299,7 +296,9 @@ fn a_drain_lets_a_running_answer_finish_and_then_closes() {
             runtime.block_on(rig.edge.drain(PATIENCE));
         });
         assert!(idle.is_over());
-        eventually("new connections are refused", || std::net::TcpStream::connect(rig.edge.local_addr).is_err());
+        eventually("new connections are refused", || {
+            std::net::TcpStream::connect(rig.edge.local_addr).is_err()
+        });
         go.send(()).unwrap();
         assert_eq!(visitor.chunk(), b"end");
         assert_eq!(visitor.chunk(), b"");
@@ -331,7 +330,11 @@ fn a_tunnel_that_leads_elsewhere_now_is_not_reached_through_kept_connections() {
         target: Some(domain::target::Target { host: "elsewhere.test".to_owned(), port: 80 }),
         ..tunnel::TunnelUpdated::default()
     };
-    rig.apply(StreamName::tunnel(tunnel_id()), 2, domain::event::Event::Tunnel(tunnel::Event::Updated(update)));
+    rig.apply(
+        StreamName::tunnel(tunnel_id()),
+        2,
+        &domain::event::Event::Tunnel(tunnel::Event::Updated(update)),
+    );
     assert_eq!(rig.get("/").text(), "here");
     assert_eq!(rig.streams.opened.load(Ordering::SeqCst), 2);
 }

@@ -87,7 +87,9 @@ impl Streams for Straight {
         assert_eq!(kind, StreamKind::Http);
         self.opened.fetch_add(1, Ordering::SeqCst);
         Box::pin(async {
-            Stream::connect(self.target).await.map_err(|error| OpenError::TargetUnreachable(error.to_string()))
+            Stream::connect(self.target)
+                .await
+                .map_err(|error| OpenError::TargetUnreachable(error.to_string()))
         })
     }
 
@@ -122,7 +124,8 @@ pub(crate) fn answering(answer: impl Fn(&Head, Vec<u8>) -> Vec<u8> + Send + Sync
 
 /// The simplest answer.
 pub(crate) fn ok(body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
 }
 
 /// One end of a connection that speaks HTTP/1 by hand.
@@ -200,7 +203,9 @@ impl Conn {
         let mut byte = [0];
         match self.0.read(&mut byte) {
             Ok(read) => read == 0,
-            Err(error) => !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+            Err(error) => {
+                !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+            }
         }
     }
 
@@ -408,7 +413,7 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let rig = Self { edge, log, recorder, routes, running, streams, clock, runtime };
         rig.expose(target, setup.protocol);
-        rig.apply(StreamName::share(share_id()), 1, Event::Share(share::Event::Created(setup.share)));
+        rig.apply(StreamName::share(share_id()), 1, &Event::Share(share::Event::Created(setup.share)));
         rig
     }
 
@@ -428,7 +433,7 @@ impl Rig {
             ephemeral: false,
             token,
         };
-        self.apply(StreamName::agent(agent_id()), 1, Event::Agent(agent::Event::Registered(registered)));
+        self.apply(StreamName::agent(agent_id()), 1, &Event::Agent(agent::Event::Registered(registered)));
         let created = TunnelCreated {
             tunnel_id: tunnel_id(),
             workspace_id: workspace(),
@@ -440,11 +445,11 @@ impl Rig {
             tunnel_port: 10_000,
             expires_at: None,
         };
-        self.apply(StreamName::tunnel(tunnel_id()), 1, Event::Tunnel(tunnel::Event::Created(created)));
+        self.apply(StreamName::tunnel(tunnel_id()), 1, &Event::Tunnel(tunnel::Event::Created(created)));
     }
 
     /// Lets `Routes` know of an event, as the executor does.
-    pub(crate) fn apply(&self, stream: StreamName, revision: u64, event: Event) {
+    pub(crate) fn apply(&self, stream: StreamName, revision: u64, event: &Event) {
         let encoded = event.encode();
         let recorded = Recorded {
             position: revision,
@@ -462,15 +467,15 @@ impl Rig {
             data: encoded.data.into(),
             personal: Personal::None,
         };
-        self.routes.apply(&recorded, &event);
+        self.routes.apply(&recorded, event);
     }
 
     pub(crate) fn apply_to_share(&self, event: share::Event) {
-        self.apply(StreamName::share(share_id()), 2, Event::Share(event));
+        self.apply(StreamName::share(share_id()), 2, &Event::Share(event));
     }
 
     pub(crate) fn apply_to_tunnel(&self, event: tunnel::Event) {
-        self.apply(StreamName::tunnel(tunnel_id()), 2, Event::Tunnel(event));
+        self.apply(StreamName::tunnel(tunnel_id()), 2, &Event::Tunnel(event));
     }
 
     pub(crate) fn visitor(&self) -> Conn {
@@ -509,7 +514,9 @@ impl Rig {
         self.block_on(self.recorder.flushed());
         let (mut accesses, mut completions) = (Vec::new(), Vec::new());
         for recorded in self.log.events() {
-            let Event::Access(access::Event::Accessed(accessed)) = recorded.event().unwrap() else { panic!() };
+            let Event::Access(access::Event::Accessed(accessed)) = recorded.event().unwrap() else {
+                panic!()
+            };
             assert_eq!(accessed.share_id, share_id());
             assert_eq!(accessed.tunnel_id, tunnel_id());
             let visitors: Vec<Visitor> = match recorded.personal {

@@ -44,7 +44,7 @@ fn the_checks_come_in_the_order_of_the_contract() {
     rig.apply(
         domain::recorded::StreamName::share(share_id()),
         3,
-        domain::event::Event::Share(share::Event::Revoked(ShareRevoked { reason })),
+        &domain::event::Event::Share(share::Event::Revoked(ShareRevoked { reason })),
     );
     expect(wrong("POST /other"), 403, "share_revoked", Denied::ShareRevoked);
     assert_eq!(rig.bare("GET /shared/unknown/x", "").code(), "share_not_found");
