@@ -36,6 +36,8 @@ pub(super) enum Phase {
     Busy,
     /// Raw bytes after a 101.
     Upgraded,
+    /// Closed for writing; what the visitor still sends is thrown away.
+    Closing,
 }
 
 /// Why a connection was ended from outside.
@@ -219,6 +221,9 @@ impl ConnState {
         if self.is(Phase::Head) && over(since, limits.head) {
             return self.end(Cut::SlowHead);
         }
+        if self.is(Phase::Closing) && over(since, limits.linger) {
+            return self.end(Cut::Idle);
+        }
         for mark in [&self.write_blocked, &self.body_awaited] {
             let from = mark.load(Relaxed);
             if from != 0 && over(from, limits.stall) {
@@ -243,6 +248,8 @@ pub(super) struct TickLimits {
     pub idle: Tick,
     pub head: Tick,
     pub stall: Tick,
+    /// How long a visitor may go on sending after our last word.
+    pub linger: Tick,
 }
 
 /// The socket of a visitor.
@@ -350,8 +357,30 @@ impl Write for VisitorIo {
         Poll::Ready(Ok(()))
     }
 
+    /// Says that no more comes, and reads on for a while: a close with unread bytes would be a reset, and that can
+    /// overtake the answer that we just gave.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        if self.state.cut() != Cut::Not {
+            return Poll::Ready(Ok(()));
+        }
+        if self.state.is(Phase::Upgraded) {
+            return Pin::new(&mut self.socket).poll_shutdown(cx);
+        }
+        if !self.state.is(Phase::Closing) {
+            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+            self.state.enter(Phase::Closing);
+        }
+        let mut scratch = [0; HEAD_READ_BYTES];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            if Pin::new(self.socket.inner_mut()).poll_read(cx, &mut buffer)?.is_pending() {
+                self.register(cx);
+                return Poll::Pending;
+            }
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 

@@ -193,7 +193,7 @@ fn page(refusal: &Refusal, request_id: &str) -> String {
     );
     escape(&refusal.message, &mut html);
     let code = refusal.code;
-    write!(html, "</p><p><small>{code}<br>{request_id}</small></p></font></td></tr></table></body></html>\n")
+    writeln!(html, "</p><p><small>{code}<br>{request_id}</small></p></font></td></tr></table></body></html>")
         .expect("a string takes everything");
     html
 }

@@ -40,7 +40,7 @@ use super::{
     recorder::Visit,
     route::{self, Head, Place},
     server::{ConnCtx, Core, PublicPlace, PublicRequest},
-    upstream::{Lane, Upload, Upstream},
+    upstream::{Lane, Upload, UploadFailure, Upstream},
 };
 use crate::{limits, secrets::sha256, streams::OpenError};
 
@@ -92,13 +92,15 @@ struct Passed {
 
 /// An answer of the edge itself about a share.
 enum Own {
-    Refused(Denied, Refusal),
-    Answered(Response<Bytes>),
+    Refused(Denied, Box<Refusal>),
+    Answered(Box<Response<Bytes>>),
+    /// The visitor left within his upload: nobody hears an answer.
+    Left,
 }
 
 impl From<Denied> for Own {
     fn from(denied: Denied) -> Self {
-        Self::Refused(denied, Refusal::of(denied))
+        Self::Refused(denied, Box::new(Refusal::of(denied)))
     }
 }
 
@@ -232,7 +234,7 @@ impl Visitor {
             let query = self.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
             let to = format!("{origin}{}{query}", found.path);
             if let Some(redirect) = page::redirect(&to, self.core.request_id()) {
-                return Err(Own::Answered(redirect));
+                return Err(Own::Answered(Box::new(redirect)));
             }
         }
         Ok(Passed { lane })
@@ -265,7 +267,7 @@ impl Visitor {
         match methods::decide(created.allowed_methods.as_deref(), &asked) {
             Decision::Pass => Ok(()),
             Decision::AnswerOptions { allow } => {
-                Err(Own::Answered(page::options(&allow, self.core.request_id())))
+                Err(Own::Answered(Box::new(page::options(&allow, self.core.request_id()))))
             }
             Decision::Refuse => Err(Denied::MethodNotAllowed.into()),
         }
@@ -295,7 +297,7 @@ impl Visitor {
         ] {
             let verdict = deps.limiter.check(limits::Key::id(scope, id), limit);
             if !verdict.allowed {
-                return Err(Own::Refused(Denied::RateLimited, Refusal::rate_limited(verdict)));
+                return Err(Own::Refused(Denied::RateLimited, Box::new(Refusal::rate_limited(verdict))));
             }
         }
         Ok(())
@@ -471,8 +473,11 @@ impl Visitor {
                 Ok(Err(error)) => error,
                 Err(stopped) => return Err(self.stopped(stopped, exchange)),
             };
-            if exchange.upload.too_large.get() {
-                return Err(too_large());
+            match exchange.upload.failure.get() {
+                Some(UploadFailure::TooLarge) => return Err(too_large()),
+                Some(UploadFailure::Malformed) => return Err(Denied::BadRequest.into()),
+                Some(UploadFailure::Left) => return Err(Own::Left),
+                None => {}
             }
             let mut error = error;
             let untouched = error.take_message();
@@ -588,13 +593,17 @@ impl Visitor {
     /// An answer of our own about a share: recorded, then given.
     async fn own(&self, own: Own, exchange: Rc<Exchange>) -> Response<Answer> {
         let response = match own {
+            Own::Left => {
+                exchange.finish(Some(exchange.conn.cut().ended_by()), None);
+                return self.refuse(&Refusal::of(Denied::BadRequest), Guard::Exchange(exchange));
+            }
             Own::Refused(denied, refusal) => {
                 exchange.decide(refusal.status, Some(denied));
                 page::refusal(&refusal, self.accept.as_ref(), self.core.request_id())
             }
             Own::Answered(response) => {
                 exchange.decide(response.status(), None);
-                response
+                *response
             }
         };
         exchange.bytes_out.set(response.body().len() as u64);
@@ -679,7 +688,8 @@ fn guard_link(headers: &mut HeaderMap) {
 
 fn too_large() -> Own {
     let message = "The request's body is longer than this hub allows.";
-    Own::Refused(Denied::BadRequest, Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message))
+    let refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message);
+    Own::Refused(Denied::BadRequest, Box::new(refusal))
 }
 
 /// Whether sending the request twice does no more than sending it once.

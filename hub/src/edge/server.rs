@@ -56,6 +56,8 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const BACKLOG: i32 = 1_024;
 /// The sweep is at least this frequent: a share that expires ends its streams within a second.
 const SWEEP_MAX: Duration = Duration::from_millis(250);
+/// How long a closed connection is read on, so that the last answer is not overtaken by a reset.
+const LINGER_MS: u64 = 2_000;
 /// How long cut connections get to say goodbye.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -327,6 +329,7 @@ impl Core {
                 idle: options.ticks(options.keep_alive_ms),
                 head: options.ticks(options.head_timeout_ms),
                 stall: options.ticks(options.visitor_stall_ms),
+                linger: options.ticks(LINGER_MS),
             },
             random: Cell::new(u64::from_le_bytes(seed)),
             shared,
@@ -519,7 +522,6 @@ fn welcome(core: &Rc<Core>, socket: TcpStream, peer: SocketAddr) {
         .header_read_timeout(None)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(HEAD_BYTES_MAX * 2)
-        .pipeline_flush(true)
         .serve_connection(VisitorIo::new(socket, state), service)
         .with_upgrades();
     tokio::task::spawn_local(Connection { core: Rc::clone(core), is_closing: false, connection });

@@ -4,7 +4,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
+    fmt, io,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -207,8 +207,28 @@ pub(super) struct Progress {
     pub bytes: Cell<u64>,
     /// Everything was handed to the upstream connection.
     pub done: Cell<bool>,
-    pub too_large: Cell<bool>,
-    pub failed: Cell<bool>,
+    pub failure: Cell<Option<UploadFailure>>,
+}
+
+/// Why an upload did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UploadFailure {
+    /// Longer than the hub allows.
+    TooLarge,
+    /// The visitor's chunks are none.
+    Malformed,
+    /// The visitor left, or was cut.
+    Left,
+}
+
+impl UploadFailure {
+    fn of(error: &hyper::Error) -> Self {
+        let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+        match io.map(io::Error::kind) {
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Malformed,
+            Some(_) | None => Self::Left,
+        }
+    }
 }
 
 /// A request's body on its way to the target.
@@ -260,7 +280,7 @@ impl Body for Upload {
                 let bytes = progress.bytes.get() + u64::try_from(len).unwrap_or(u64::MAX);
                 progress.bytes.set(bytes);
                 if *bytes_max != 0 && bytes > *bytes_max {
-                    progress.too_large.set(true);
+                    progress.failure.set(Some(UploadFailure::TooLarge));
                     return Poll::Ready(Some(Err(UploadError::TooLarge)));
                 }
                 if incoming.is_end_stream() {
@@ -269,7 +289,7 @@ impl Body for Upload {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                progress.failed.set(true);
+                progress.failure.set(Some(UploadFailure::of(&error)));
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(None) => {

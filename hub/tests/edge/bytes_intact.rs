@@ -167,13 +167,13 @@ fn the_target_receives_the_visitors_own_path_bytes() {
 #[test]
 fn server_sent_events_arrive_one_by_one() {
     let (go, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
+    let wait = parking_lot::Mutex::new(wait);
     let rig = Rig::new(target(move |mut conn| {
         conn.head();
         conn.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
         for n in 0..3 {
             conn.send(format!("9\r\ndata: {n}\n\n\r\n"));
-            wait.lock().unwrap().recv().unwrap();
+            wait.lock().recv().unwrap();
         }
         conn.send("0\r\n\r\n");
     }));

@@ -41,13 +41,13 @@ use schemas::frames::StreamKind;
 use uuid::Uuid;
 
 /// Nothing in these tests takes longer unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub const TOKEN: &str = "share_tok_TheTokenOfTheShareUnderTest";
-pub const SLUG: &str = "abcd2345efgh";
+pub(crate) const TOKEN: &str = "share_tok_TheTokenOfTheShareUnderTest";
+pub(crate) const SLUG: &str = "abcd2345efgh";
 
 /// Waits until something holds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "it never happened: {what}");
@@ -55,25 +55,25 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub fn workspace() -> WorkspaceId {
+pub(crate) fn workspace() -> WorkspaceId {
     WorkspaceId::new(Uuid::from_u128(1))
 }
-pub fn agent_id() -> AgentId {
+pub(crate) fn agent_id() -> AgentId {
     AgentId::new(Uuid::from_u128(2))
 }
-pub fn tunnel_id() -> TunnelId {
+pub(crate) fn tunnel_id() -> TunnelId {
     TunnelId::new(Uuid::from_u128(3))
 }
-pub fn share_id() -> ShareId {
+pub(crate) fn share_id() -> ShareId {
     ShareId::new(Uuid::from_u128(4))
 }
 
 /// Streams that go straight to the target.
 #[derive(Debug)]
-pub struct Straight {
+pub(crate) struct Straight {
     target: SocketAddr,
-    pub is_connected: AtomicBool,
-    pub opened: AtomicUsize,
+    pub(crate) is_connected: AtomicBool,
+    pub(crate) opened: AtomicUsize,
 }
 
 impl Streams for Straight {
@@ -99,7 +99,7 @@ impl Streams for Straight {
 }
 
 /// The target: a thread for each connection runs the test's script.
-pub fn target(script: impl Fn(Conn) + Send + Sync + 'static) -> SocketAddr {
+pub(crate) fn target(script: impl Fn(Conn) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let script = Arc::new(script);
@@ -113,7 +113,7 @@ pub fn target(script: impl Fn(Conn) + Send + Sync + 'static) -> SocketAddr {
 }
 
 /// A target that answers every request on a connection with what `answer` makes of it.
-pub fn answering(answer: impl Fn(&Head, Vec<u8>) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
+pub(crate) fn answering(answer: impl Fn(&Head, Vec<u8>) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
     target(move |mut conn| {
         while let Some(head) = conn.try_head() {
             let body = conn.request_body(&head);
@@ -123,50 +123,50 @@ pub fn answering(answer: impl Fn(&Head, Vec<u8>) -> Vec<u8> + Send + Sync + 'sta
 }
 
 /// The simplest answer.
-pub fn ok(body: &str) -> Vec<u8> {
+pub(crate) fn ok(body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len())
         .into_bytes()
 }
 
 /// One end of a connection that speaks HTTP/1 by hand.
 #[derive(Debug)]
-pub struct Conn(BufReader<TcpStream>);
+pub(crate) struct Conn(BufReader<TcpStream>);
 
 impl Conn {
-    pub fn new(socket: TcpStream) -> Self {
+    pub(crate) fn new(socket: TcpStream) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_nodelay(true).unwrap();
         Self(BufReader::new(socket))
     }
 
-    pub fn to(address: SocketAddr) -> Self {
+    pub(crate) fn to(address: SocketAddr) -> Self {
         Self::new(TcpStream::connect(address).unwrap())
     }
 
     /// A target whose visitor left may find that it cannot say everything.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.0.get_mut().write_all(bytes.as_ref());
     }
 
-    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.0.get_mut().write_all(bytes.as_ref())
     }
 
-    pub fn socket(&self) -> &TcpStream {
+    pub(crate) fn socket(&self) -> &TcpStream {
         self.0.get_ref()
     }
 
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         let _ = self.socket().shutdown(Shutdown::Write);
     }
 
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = Vec::new();
         self.0.read_until(b'\n', &mut line).unwrap_or(0);
         String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned()
     }
 
-    pub fn try_head(&mut self) -> Option<Head> {
+    pub(crate) fn try_head(&mut self) -> Option<Head> {
         let first = self.line();
         if first.is_empty() {
             return None;
@@ -182,24 +182,24 @@ impl Conn {
         }
     }
 
-    pub fn head(&mut self) -> Head {
+    pub(crate) fn head(&mut self) -> Head {
         self.try_head().expect("a head")
     }
 
-    pub fn exactly(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn exactly(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.0.read_exact(&mut bytes).unwrap();
         bytes
     }
 
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let _ = self.0.read_to_end(&mut bytes);
         bytes
     }
 
     /// Whether the other side has ended, by a close or a reset, before any more bytes came.
-    pub fn is_over(&mut self) -> bool {
+    pub(crate) fn is_over(&mut self) -> bool {
         let mut byte = [0];
         match self.0.read(&mut byte) {
             Ok(read) => read == 0,
@@ -210,13 +210,13 @@ impl Conn {
     }
 
     /// Reads on until the other side has ended.
-    pub fn until_over(&mut self) {
+    pub(crate) fn until_over(&mut self) {
         let mut buffer = [0; 4096];
         while matches!(self.0.read(&mut buffer), Ok(1..)) {}
     }
 
     /// Chunks and the trailers behind them.
-    pub fn chunked(&mut self) -> (Vec<Vec<u8>>, Vec<(String, String)>) {
+    pub(crate) fn chunked(&mut self) -> (Vec<Vec<u8>>, Vec<(String, String)>) {
         let mut chunks = Vec::new();
         loop {
             let chunk = self.chunk();
@@ -234,7 +234,7 @@ impl Conn {
     }
 
     /// One chunk; the last one is empty.
-    pub fn chunk(&mut self) -> Vec<u8> {
+    pub(crate) fn chunk(&mut self) -> Vec<u8> {
         let len = usize::from_str_radix(&self.line(), 16).expect("a chunk's length");
         let chunk = self.exactly(len);
         if len > 0 {
@@ -243,7 +243,7 @@ impl Conn {
         chunk
     }
 
-    pub fn request_body(&mut self, head: &Head) -> Vec<u8> {
+    pub(crate) fn request_body(&mut self, head: &Head) -> Vec<u8> {
         if head.get("transfer-encoding").is_some() {
             return self.chunked().0.concat();
         }
@@ -251,7 +251,7 @@ impl Conn {
         self.exactly(len)
     }
 
-    pub fn response_body(&mut self, head: &Head) -> Vec<u8> {
+    pub(crate) fn response_body(&mut self, head: &Head) -> Vec<u8> {
         if head.get("transfer-encoding").is_some() {
             return self.chunked().0.concat();
         }
@@ -262,7 +262,7 @@ impl Conn {
     }
 
     /// Sends a request and reads the whole answer.
-    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
+    pub(crate) fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
         self.send(request);
         let head = self.head();
         let body = self.response_body(&head);
@@ -272,41 +272,41 @@ impl Conn {
 
 /// A request line or status line, and the headers in their order.
 #[derive(Debug, Clone)]
-pub struct Head {
-    pub first: String,
-    pub lines: Vec<(String, String)>,
+pub(crate) struct Head {
+    pub(crate) first: String,
+    pub(crate) lines: Vec<(String, String)>,
 }
 
 impl Head {
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.lines.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
-    pub fn all(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         self.lines.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
     }
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.first.split(' ').nth(1).unwrap().parse().unwrap()
     }
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.first.split(' ').nth(1).unwrap()
     }
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub head: Head,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head.status()
     }
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
     /// The code of a problem.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let problem: serde_json::Value = serde_json::from_slice(&self.body).expect("a problem");
         assert_eq!(problem["statusCode"], self.status());
         assert_eq!(problem["requestId"].as_str(), self.head.get("x-request-id"));
@@ -315,11 +315,11 @@ impl Answer {
 }
 
 /// How a rig differs from the usual one.
-pub struct Setup {
-    pub edge: EdgeOptions,
-    pub recorder: RecorderOptions,
-    pub share: ShareCreated,
-    pub protocol: Protocol,
+pub(crate) struct Setup {
+    pub(crate) edge: EdgeOptions,
+    pub(crate) recorder: RecorderOptions,
+    pub(crate) share: ShareCreated,
+    pub(crate) protocol: Protocol,
 }
 
 impl Default for Setup {
@@ -350,34 +350,34 @@ impl Default for Setup {
 }
 
 impl Setup {
-    pub fn paths(mut self, rules: &[&str]) -> Self {
+    pub(crate) fn paths(mut self, rules: &[&str]) -> Self {
         self.share.allowed_paths = Some(rules.iter().map(|rule| PathRule::parse(rule).unwrap()).collect());
         self
     }
-    pub fn methods(mut self, methods: &[Method]) -> Self {
+    pub(crate) fn methods(mut self, methods: &[Method]) -> Self {
         self.share.allowed_methods = Some(methods.to_vec());
         self
     }
 }
 
 /// Everything around the edge under test.
-pub struct Rig {
-    pub edge: Edge,
-    pub log: Arc<Memory>,
-    pub recorder: Recorder,
-    pub routes: Arc<Routes>,
-    pub running: Arc<Running>,
-    pub streams: Arc<Straight>,
-    pub clock: Arc<SetClock>,
+pub(crate) struct Rig {
+    pub(crate) edge: Edge,
+    pub(crate) log: Arc<Memory>,
+    pub(crate) recorder: Recorder,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) running: Arc<Running>,
+    pub(crate) streams: Arc<Straight>,
+    pub(crate) clock: Arc<SetClock>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Rig {
-    pub fn new(target: SocketAddr) -> Self {
+    pub(crate) fn new(target: SocketAddr) -> Self {
         Self::with(target, Setup::default())
     }
 
-    pub fn with(target: SocketAddr, setup: Setup) -> Self {
+    pub(crate) fn with(target: SocketAddr, setup: Setup) -> Self {
         let clock = SetClock::at("2026-03-02T10:00:00.000Z".parse().unwrap());
         let log = Arc::new(Memory::new());
         let routes = Arc::new(Routes::default());
@@ -414,7 +414,7 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let rig = Self { edge, log, recorder, routes, running, streams, clock, runtime };
         rig.expose(target, setup.protocol);
-        rig.apply(StreamName::share(share_id()), 1, Event::Share(share::Event::Created(setup.share)));
+        rig.apply(StreamName::share(share_id()), 1, &Event::Share(share::Event::Created(setup.share)));
         rig
     }
 
@@ -434,7 +434,7 @@ impl Rig {
             ephemeral: false,
             token,
         };
-        self.apply(StreamName::agent(agent_id()), 1, Event::Agent(agent::Event::Registered(registered)));
+        self.apply(StreamName::agent(agent_id()), 1, &Event::Agent(agent::Event::Registered(registered)));
         let created = TunnelCreated {
             tunnel_id: tunnel_id(),
             workspace_id: workspace(),
@@ -446,11 +446,11 @@ impl Rig {
             tunnel_port: 10_000,
             expires_at: None,
         };
-        self.apply(StreamName::tunnel(tunnel_id()), 1, Event::Tunnel(tunnel::Event::Created(created)));
+        self.apply(StreamName::tunnel(tunnel_id()), 1, &Event::Tunnel(tunnel::Event::Created(created)));
     }
 
     /// Lets `Routes` know of an event, as the executor does.
-    pub fn apply(&self, stream: StreamName, revision: u64, event: Event) {
+    pub(crate) fn apply(&self, stream: StreamName, revision: u64, event: &Event) {
         let encoded = event.encode();
         let recorded = Recorded {
             position: revision,
@@ -468,50 +468,50 @@ impl Rig {
             data: encoded.data.into(),
             personal: Personal::None,
         };
-        self.routes.apply(&recorded, &event);
+        self.routes.apply(&recorded, event);
     }
 
-    pub fn apply_to_share(&self, event: share::Event) {
-        self.apply(StreamName::share(share_id()), 2, Event::Share(event));
+    pub(crate) fn apply_to_share(&self, event: share::Event) {
+        self.apply(StreamName::share(share_id()), 2, &Event::Share(event));
     }
 
-    pub fn apply_to_tunnel(&self, event: tunnel::Event) {
-        self.apply(StreamName::tunnel(tunnel_id()), 2, Event::Tunnel(event));
+    pub(crate) fn apply_to_tunnel(&self, event: tunnel::Event) {
+        self.apply(StreamName::tunnel(tunnel_id()), 2, &Event::Tunnel(event));
     }
 
-    pub fn visitor(&self) -> Conn {
+    pub(crate) fn visitor(&self) -> Conn {
         Conn::to(self.edge.local_addr)
     }
 
     /// The share's own host name.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("{SLUG}.localhost:{}", self.edge.local_addr.port())
     }
 
     /// A request on the share's own host, with more header lines (each ended by CRLF) and a body.
-    pub fn request(&self, line: &str, more: &str, body: &str) -> String {
+    pub(crate) fn request(&self, line: &str, more: &str, body: &str) -> String {
         format!("{line} HTTP/1.1\r\nHost: {}\r\n{more}\r\n{body}", self.host())
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.get_with(path, "")
     }
 
-    pub fn get_with(&self, path: &str, more: &str) -> Answer {
+    pub(crate) fn get_with(&self, path: &str, more: &str) -> Answer {
         self.visitor().ask(self.request(&format!("GET {path}"), more, ""))
     }
 
     /// A request on the bare host.
-    pub fn bare(&self, line: &str, more: &str) -> Answer {
+    pub(crate) fn bare(&self, line: &str, more: &str) -> Answer {
         self.visitor().ask(format!("{line} HTTP/1.1\r\nHost: {}\r\n{more}\r\n", self.edge.local_addr))
     }
 
-    pub fn block_on<F: Future>(&self, work: F) -> F::Output {
+    pub(crate) fn block_on<F: Future>(&self, work: F) -> F::Output {
         self.runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await }).expect("in time")
     }
 
     /// Every access in the log, with its visitor, and the completions.
-    pub fn accesses(&self) -> (Vec<(Access, Visitor)>, Vec<Completion>) {
+    pub(crate) fn accesses(&self) -> (Vec<(Access, Visitor)>, Vec<Completion>) {
         self.block_on(self.recorder.flushed());
         let (mut accesses, mut completions) = (Vec::new(), Vec::new());
         for recorded in self.log.events() {
@@ -532,7 +532,7 @@ impl Rig {
     }
 
     /// Waits until there are so many accesses, and makes sure that there are no more.
-    pub fn records(&self, count: usize) -> Vec<(Access, Visitor)> {
+    pub(crate) fn records(&self, count: usize) -> Vec<(Access, Visitor)> {
         eventually("the records are there", || self.accesses().0.len() >= count);
         let accesses = self.accesses().0;
         assert_eq!(accesses.len(), count, "{accesses:#?}");

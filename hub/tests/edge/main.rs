@@ -1,4 +1,5 @@
 //! The share edge from outside: a visitor's socket on one side, the target's on the other, the log underneath.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod harness;
 

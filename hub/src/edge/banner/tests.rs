@@ -76,9 +76,10 @@ proptest! {
 #[test]
 fn a_tag_too_long_for_the_parser_passes_untouched() {
     let long = vec![b'a'; 2 * PARSER_BYTES_MAX];
-    let document = [b"<!doctype html><p title=\"", long.as_slice(), b"\"><body>x"].concat();
+    let document = [b"<!doctype html><p>a<body title=\"", long.as_slice(), b"\">x"].concat();
     let pieces: Vec<&[u8]> = document.chunks(10_000).collect();
-    assert_eq!(inject(&pieces).as_bytes(), document);
+    let out = inject(&pieces);
+    assert!(out.as_bytes() == document, "{} bytes became {}", document.len(), out.len());
 }
 
 #[test]
