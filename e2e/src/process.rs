@@ -155,7 +155,15 @@ impl Process {
     #[track_caller]
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let name = format!("the end of {}", self.name);
-        eventually(&name, limit, || self.ended().ok_or("still running"))
+        let status = eventually(&name, limit, || self.ended().ok_or("still running"));
+        // What it wrote last is still on its way through our threads.
+        for lines in [&self.stdout, &self.stderr] {
+            let (written, changed) = &*lines.0;
+            let deadline = Instant::now() + Duration::from_secs(1);
+            let mut written = written.lock();
+            while !written.ended && !changed.wait_until(&mut written, deadline).timed_out() {}
+        }
+        status
     }
 
     /// Resident memory, in bytes.

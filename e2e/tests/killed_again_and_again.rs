@@ -11,17 +11,25 @@ use std::{
 
 use e2e::{Api, Hub, Machine, api, eventually, http, targets::Nginx, wait::SOON};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const ROUNDS_VARIABLE: &str = "E2E_KILL_ROUNDS";
 const ROUNDS: u32 = 10;
 /// Writers and visitors per round.
 const WRITERS: u32 = 3;
 const VISITORS: u32 = 2;
-/// With `batched`, an access that was answered this long before the kill is in the log.
-const BATCHED_LOSS: Duration = Duration::from_millis(20);
+/// With `batched`, an access that was answered this long before the kill is in the log (milliseconds). The promise is 20
+/// and `ops/soak-kill` asks for it, with a release build; a debug build on a busy machine needs longer for an append.
+const BATCHED_LOSS_VARIABLE: &str = "E2E_BATCHED_LOSS_MS";
+const BATCHED_LOSS_MS: u64 = 100;
 /// A hub lives between this long and three times as long.
 const LIFE: Duration = Duration::from_millis(300);
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
 
 /// What a writer knows of one command.
 #[derive(Debug, Clone)]
@@ -44,7 +52,8 @@ fn access_log(round: u32) -> &'static str {
 
 #[test]
 fn whatever_was_acknowledged_survives_every_kill_and_nothing_happens_twice() {
-    let rounds = std::env::var(ROUNDS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
+    let rounds = number(ROUNDS_VARIABLE).and_then(|rounds| u32::try_from(rounds).ok()).unwrap_or(ROUNDS);
+    let batched_loss = Duration::from_millis(number(BATCHED_LOSS_VARIABLE).unwrap_or(BATCHED_LOSS_MS));
     let nginx = Nginx::answering_everything();
     let mut hub = Hub::start_with(&[("HUB_ACCESS_LOG", access_log(0))]);
     let machine = Machine::new(&hub);
@@ -87,7 +96,15 @@ fn whatever_was_acknowledged_survives_every_kill_and_nothing_happens_twice() {
         let mut commands = std::mem::take(&mut *commands.lock());
         retry(&hub.api(), &written, &mut commands);
         all.extend(commands);
-        check_visits(&hub.api(), &api::text(&visited, "id"), &visits.lock(), killed, round);
+        let before_kill = |visit: &Visit| killed.saturating_duration_since(visit.answered);
+        let strict = access_log(round) == "before_response";
+        let must: Vec<(String, Duration)> = visits
+            .lock()
+            .iter()
+            .filter(|visit| strict || before_kill(visit) > batched_loss)
+            .map(|visit| (visit.path.clone(), before_kill(visit)))
+            .collect();
+        check_visits(&hub.api(), &api::text(&visited, "id"), &must, round);
         eventually("the agent to be back", SOON, || hub.api().active_tunnel("site"));
     }
 
@@ -151,27 +168,22 @@ fn visit(link: &str, round: u32, visitor: u32, visits: &Mutex<Vec<Visit>>) {
     }
 }
 
-/// Every answered request has its access record, except what `batched` may lose.
+/// Each of these answered requests has its access record, and no request of the round has two.
 #[track_caller]
-fn check_visits(api: &Api, share_id: &str, visits: &[Visit], killed: Instant, round: u32) {
-    let strict = access_log(round) == "before_response";
-    let accesses = api.accesses(share_id);
-    let recorded: BTreeSet<&str> = accesses.iter().filter_map(|access| access["path"].as_str()).collect();
-    let before_kill = |visit: &Visit| killed.saturating_duration_since(visit.answered);
-    let missing: Vec<_> = visits
-        .iter()
-        .filter(|visit| strict || before_kill(visit) > BATCHED_LOSS)
-        .filter(|visit| !recorded.contains(visit.path.as_str()))
-        .map(|visit| (&visit.path, before_kill(visit)))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "round {round} (strict: {strict}): answered, but without a record: {missing:?}"
-    );
-    let mine: Vec<&Value> = accesses
-        .iter()
-        .filter(|access| access["path"].as_str().is_some_and(|path| path.starts_with(&format!("/r{round}/"))))
-        .collect();
-    let different: BTreeSet<_> = mine.iter().filter_map(|access| access["path"].as_str()).collect();
-    assert_eq!(different.len(), mine.len(), "round {round}: an access is recorded twice");
+fn check_visits(api: &Api, share_id: &str, must: &[(String, Duration)], round: u32) {
+    // The log has them since before the kill; the view reads on after the restart.
+    let recorded = eventually(&format!("round {round}, {}: every access", access_log(round)), SOON, || {
+        let accesses = api.accesses(share_id);
+        let mine = format!("/r{round}/");
+        let paths = accesses.iter().filter_map(|access| access["path"].as_str());
+        let recorded: Vec<String> = paths.filter(|path| path.starts_with(&mine)).map(str::to_owned).collect();
+        let known: BTreeSet<&str> = recorded.iter().map(String::as_str).collect();
+        let missing: Vec<_> = must.iter().filter(|(path, _)| !known.contains(path.as_str())).collect();
+        let oldest = missing.iter().map(|(_, before_kill)| before_kill).max();
+        let problem =
+            || format!("{} answered, the oldest {oldest:?} before the kill, have no record", missing.len());
+        if missing.is_empty() { Ok(recorded) } else { Err(problem()) }
+    });
+    let different: BTreeSet<&String> = recorded.iter().collect();
+    assert_eq!(different.len(), recorded.len(), "round {round}: an access is recorded twice");
 }
