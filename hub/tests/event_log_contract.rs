@@ -48,6 +48,8 @@ async fn contract<D>(new: impl Fn() -> (SharedLog, D)) {
     let (log, _dir) = new();
     rules::readers_see_every_position_in_order_while_writers_write(log).await;
     let (log, _dir) = new();
+    rules::many_small_commits_are_read_from_wherever_one_begins(log).await;
+    let (log, _dir) = new();
     rules::a_reader_of_some_families_gets_only_those(log).await;
     let (log, _dir) = new();
     rules::seq_is_gapless_in_each_workspace_and_family(log).await;

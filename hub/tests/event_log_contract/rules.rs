@@ -209,6 +209,21 @@ pub(crate) async fn readers_see_every_position_in_order_while_writers_write(log:
     }
 }
 
+/// Readers take files in pieces: whatever lies across the end of one is no damage.
+pub(crate) async fn many_small_commits_are_read_from_wherever_one_begins(log: SharedLog) {
+    const COUNT: u64 = 2_500;
+    for n in 0..COUNT {
+        let mut small = append(&facts(1), Expected::Revision(n), 1);
+        small.events = vec![event(&format!("\"{}\"", "x".repeat(usize::try_from(n % 61).unwrap())))];
+        log.append(small).await.unwrap();
+    }
+    for after in 0..64 {
+        let events = log.read_all(after, Families::ALL, 10_000).await.unwrap();
+        let positions: Vec<u64> = events.iter().map(|event| event.position).collect();
+        assert_eq!(positions, (after + 1..=COUNT).collect::<Vec<_>>());
+    }
+}
+
 pub(crate) async fn a_reader_of_some_families_gets_only_those(log: SharedLog) {
     for n in 1..=30 {
         let stream = if n % 3 == 0 { accesses(n) } else { facts(n) };

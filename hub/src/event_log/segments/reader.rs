@@ -174,7 +174,8 @@ impl Cursor {
             if !self.open_here(shared)? {
                 return Ok(false);
             }
-            self.fill(frame::HEADER_BYTES)?;
+            // Enough for a header, or for a whole mark: a mark that lies across two chunks is no damage.
+            self.fill(frame::MARK_BYTES)?;
             if let Some(whole) = frame::event_frame_bytes(&self.bytes[self.at..]) {
                 self.fill(whole)?;
             }
