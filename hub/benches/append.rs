@@ -46,7 +46,7 @@ fn main() {
         for _ in 0..PASSES {
             let dir = tempfile::tempdir_in(&root).unwrap();
             raws.push(raw(dir.path(), writers));
-            logs.push(appends(dir.path(), writers));
+            logs.push(appends(&open(&dir.path().join("data")), writers, Until::Elapsed(PASS)));
         }
         raws.sort_by(f64::total_cmp);
         logs.sort_by(|one, other| one.rate.total_cmp(&other.rate));
@@ -63,6 +63,8 @@ fn main() {
     }
     println!();
     start(&root);
+    println!();
+    many(&root);
 }
 
 /// Events per second when `batch` of them are written with one write and one sync.
@@ -126,19 +128,29 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn appends(dir: &Path, writers: usize) -> Figures {
-    let log = open(&dir.join("data"));
+/// When the writers stop.
+#[derive(Clone, Copy)]
+enum Until {
+    Elapsed(Duration),
+    /// So many events each.
+    Events(usize),
+}
+
+fn appends(log: &Arc<Segments>, writers: usize, until: Until) -> Figures {
     let runtime = runtime();
     let local = tokio::task::LocalSet::new();
     let began = Instant::now();
     let mut latencies: Vec<u128> = local.block_on(&runtime, async {
         let tasks: Vec<_> = (0..writers)
             .map(|n| {
-                let log = Arc::clone(&log);
+                let log = Arc::clone(log);
                 tokio::task::spawn_local(async move {
                     let stream = StreamName::share(ShareId::new(Uuid::from_u128(n as u128)));
                     let mut latencies = Vec::new();
-                    while began.elapsed() < PASS {
+                    while match until {
+                        Until::Elapsed(span) => began.elapsed() < span,
+                        Until::Events(count) => latencies.len() < count,
+                    } {
                         let append = append(&stream, latencies.len() as u64, EVENT_BYTES);
                         let sent = Instant::now();
                         log.append(append).await.unwrap();
@@ -205,4 +217,19 @@ fn start(root: &Path) {
     let began = Instant::now();
     let verified = verify(&data, None).unwrap();
     println!("| verify | {} | {} |", began.elapsed().as_millis(), verified.position);
+}
+
+/// A million events, then two, by 256 writers: the slowest append, and the start afterwards.
+fn many(root: &Path) {
+    println!("| events | events/s | max append µs | ms until ready with checkpoint | without |");
+    println!("|---|---|---|---|---|");
+    for events in [1_000_000, 2_000_000] {
+        let dir = tempfile::tempdir_in(root).unwrap();
+        let data = dir.path().join("data");
+        let figures = appends(&open(&data), 256, Until::Events(events / 256));
+        let with = open(&data).opened().took.as_millis();
+        std::fs::remove_file(data.join("state").join("index")).unwrap();
+        let without = open(&data).opened().took.as_millis();
+        println!("| {events} | {:.0} | {} | {with} | {without} |", figures.rate, figures.max);
+    }
 }

@@ -232,7 +232,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                rests_on_commit = matches!(&error, AppendError::Conflict { stream, .. } if self.batch.streams.contains_key(stream));
+                rests_on_commit = self.batch.streams.contains_key(&request.stream);
                 Err(error)
             }
         };
@@ -472,8 +472,8 @@ impl Writer {
         for answer in self.batch.answers.drain(..) {
             let result = match (&failure, answer.rests_on_commit, answer.result) {
                 (Some(failure), true, Ok(_)) => Err(failure.clone()),
-                // It conflicted with an append that did not come to be: certainly not written, try again.
-                (Some(_), true, Err(AppendError::Conflict { .. })) => {
+                // It was judged by an append that did not come to be: certainly not written, try again.
+                (Some(_), true, Err(_)) => {
                     Err(AppendError::Unavailable("the append that it waited for failed".into()))
                 }
                 (_, _, result) => result,
