@@ -184,7 +184,12 @@ impl ConnState {
         }
     }
 
-    fn now(&self) -> Tick {
+    /// The next wake goes to this task.
+    pub(super) fn register(&self, cx: &Context<'_>) {
+        self.waker.register(cx.waker());
+    }
+
+    pub(super) fn now(&self) -> Tick {
         self.clock.load(Relaxed)
     }
 
@@ -242,7 +247,7 @@ fn mark(place: &AtomicU32, since: Option<Tick>) {
     }
 }
 
-/// How slow a visitor may be, in sweeps.
+/// How slow everybody may be, in sweeps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TickLimits {
     pub idle: Tick,
@@ -250,6 +255,10 @@ pub(super) struct TickLimits {
     pub stall: Tick,
     /// How long a visitor may go on sending after our last word.
     pub linger: Tick,
+    /// How long a target may take for its head.
+    pub upstream: Tick,
+    /// How long a document's first bytes may take.
+    pub sniff: Tick,
 }
 
 /// The socket of a visitor.
@@ -265,7 +274,7 @@ impl VisitorIo {
     }
 
     fn register(&self, cx: &Context<'_>) {
-        self.state.waker.register(cx.waker());
+        self.state.register(cx);
     }
 
     /// What a cut connection gives to read.

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::{
     banner::Injector,
-    conn::{ConnState, Cut},
+    conn::{ConnState, Cut, Tick},
     recorder::{Ack, Outcome, Running, Slot, Visit},
     server::Core,
     upstream::{Lane, Progress, Upstream},
@@ -64,6 +64,8 @@ pub(super) struct Exchange {
     pub waiting: Cell<bool>,
     /// Share, tunnel or session ended while it waited.
     pub revoked: Cell<bool>,
+    /// The sweep at which what it waits for takes too long; 0: no such wait.
+    deadline: Cell<Tick>,
     status: Cell<u16>,
     denied: Cell<Option<Denied>>,
     record: RefCell<Record>,
@@ -81,6 +83,7 @@ impl Exchange {
             lane: RefCell::default(),
             waiting: Cell::new(true),
             revoked: Cell::new(false),
+            deadline: Cell::new(0),
             status: Cell::new(CLIENT_CLOSED),
             denied: Cell::new(None),
             record: RefCell::new(Record::Due(slot, visit)),
@@ -148,12 +151,27 @@ impl Exchange {
         }
     }
 
-    /// Tells of a request that has been running for long.
-    pub(super) fn tell_if_long(&self, long: Duration) {
+    /// Tells of a request that has been running for long, and wakes one whose wait is over.
+    pub(super) fn sweep(&self, now: Tick, long: Duration) {
         // What has no answer yet has no status yet.
         if !self.waiting.get() && self.started.elapsed() >= long {
             self.tell_running(None);
         }
+        if self.is_late(now) {
+            self.conn.wake();
+        }
+    }
+
+    /// From now on it waits for something, at most `limit` sweeps; 0: for nothing.
+    pub(super) fn wait_at_most(&self, limit: Tick) {
+        let deadline = if limit == 0 { 0 } else { self.conn.now().saturating_add(limit) };
+        self.deadline.set(deadline);
+    }
+
+    /// Whether what it waits for takes too long.
+    pub(super) fn is_late(&self, now: Tick) -> bool {
+        let deadline = self.deadline.get();
+        deadline != 0 && now >= deadline
     }
 
     pub(super) fn is_before_response(&self) -> bool {
@@ -225,6 +243,8 @@ pub(super) enum AnswerError {
     Upstream(#[from] hyper::Error),
     #[error("the access could not be recorded")]
     CannotLog,
+    #[error("the connection was cut")]
+    Cut,
 }
 
 impl Body for Answer {
@@ -259,6 +279,11 @@ impl Body for Answer {
 impl Proxied {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         loop {
+            if self.exchange.conn.cut() != Cut::Not && !matches!(self.flow, Flow::Over) {
+                self.flow = Flow::Over;
+                self.exchange.finish(Some(self.exchange.conn.cut().ended_by()), None);
+                return Poll::Ready(Some(Err(AnswerError::Cut)));
+            }
             match &mut self.flow {
                 Flow::Over => return Poll::Ready(None),
                 Flow::Held(frame, durable) => {
@@ -278,7 +303,14 @@ impl Proxied {
             let next = match self.ahead.pop_front() {
                 Some(frame) => Some(Ok(frame)),
                 None if self.is_complete => None,
-                None => ready!(Pin::new(&mut self.incoming).poll_frame(cx)),
+                None => match Pin::new(&mut self.incoming).poll_frame(cx) {
+                    Poll::Ready(next) => next,
+                    Poll::Pending => {
+                        // With pipelined bytes at hand hyper does not look at the socket: a cut must wake it from here.
+                        self.exchange.conn.register(cx);
+                        return Poll::Pending;
+                    }
+                },
             };
             let is_last = self.ahead.is_empty() && (self.is_complete || self.incoming.is_end_stream());
             match next {

@@ -4,7 +4,7 @@
 //! path, rate, proxied. Tokens of what the request runs under are taken before `Routes` is asked, so that an end that
 //! comes in between is seen by one of the two.
 
-use std::{collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use domain::{
@@ -17,7 +17,7 @@ use domain::{
     },
     share::{Share, ShareCreated},
     target::Protocol,
-    tunnel::TunnelCreated,
+    tunnel::{Tunnel, TunnelCreated},
 };
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
@@ -34,6 +34,7 @@ use projections::routes::Entry;
 
 use super::{
     banner::{self, Coding, Injector, Sniffed},
+    conn::Tick,
     exchange::{Answer, Busy, Exchange, Flow, Guard, Proxied},
     headers::{self, ForwardedFor, Seen},
     page::{self, Refusal},
@@ -45,9 +46,6 @@ use super::{
 use crate::{limits, secrets::sha256, streams::OpenError};
 
 mod relay;
-
-/// How long a document's first bytes are waited for before it passes without a banner.
-const SNIFF_WAIT: Duration = Duration::from_secs(2);
 
 /// Answers one request.
 pub(super) async fn serve(
@@ -215,15 +213,19 @@ impl Visitor {
     /// The checks, in the order of the contract.
     fn check(&self, found: &Found, created: &ShareCreated) -> Result<Passed, Own> {
         let deps = &self.core.shared.deps;
-        let lane = self.lane(found.id, created);
-        // Read again after the lane's tokens were taken.
-        let share = deps.routes.share(found.id).ok_or(Denied::TunnelGone)?;
-        let tunnel = deps.routes.gate(&share.state, deps.clock.now())?;
-        let tunnel = &tunnel.state.open().ok_or(Denied::TunnelGone)?.created;
-        if !serves_http(tunnel) {
+        let now = deps.clock.now();
+        // A lane that this core has holds its tokens since long before `found` was read.
+        let known = self.core.lanes.borrow().get(&found.id).cloned();
+        let known = known.filter(|lane| lane.is_running());
+        let tunnel = deps.routes.gate(&found.share.state, now)?;
+        let leads_to = &tunnel.state.open().ok_or(Denied::TunnelGone)?.created;
+        if !serves_http(leads_to) {
             return Err(Denied::NotServed.into());
         }
-        let lane = lane.filter(|lane| lane.is_current(tunnel)).ok_or(Denied::AgentOffline)?;
+        let lane = match known {
+            Some(lane) if lane.leads_to(leads_to) => lane,
+            Some(_) | None => self.fresh_lane(found.id, created, &tunnel)?,
+        };
         if !deps.streams.is_connected(lane.agent) {
             return Err(Denied::AgentOffline.into());
         }
@@ -240,20 +242,27 @@ impl Visitor {
         Ok(Passed { lane })
     }
 
-    /// The lane of a share, whose tokens are taken now or still hold.
-    fn lane(&self, id: ShareId, created: &ShareCreated) -> Option<Rc<Lane>> {
-        let tunnel = self.core.shared.deps.routes.tunnel(created.tunnel_id)?;
-        let leads_to = &tunnel.state.open()?.created;
-        let known = self.core.lanes.borrow().get(&id).cloned();
-        if let Some(lane) = known {
-            if lane.is_current(leads_to) {
-                return Some(lane);
-            }
-            self.core.end_lane(&lane);
+    /// A lane whose tokens are taken now; the share is judged again afterwards.
+    fn fresh_lane(
+        &self,
+        id: ShareId,
+        created: &ShareCreated,
+        tunnel: &Entry<Tunnel>,
+    ) -> Result<Rc<Lane>, Own> {
+        let deps = &self.core.shared.deps;
+        let stale = self.core.lanes.borrow().get(&id).cloned();
+        if let Some(stale) = stale {
+            self.core.end_lane(&stale);
         }
-        let lane = Lane::new(&self.core, id, created.name.as_str(), &tunnel)?;
+        let lane = Lane::new(&self.core, id, created.name.as_str(), tunnel).ok_or(Denied::TunnelGone)?;
+        let share = deps.routes.share(id).ok_or(Denied::TunnelGone)?;
+        let tunnel = deps.routes.gate(&share.state, deps.clock.now())?;
+        if !tunnel.state.open().is_some_and(|details| lane.leads_to(&details.created)) {
+            // It was moved in between: the visitor may ask again.
+            return Err(Denied::UpstreamFailed.into());
+        }
         self.core.lanes.borrow_mut().insert(id, Rc::clone(&lane));
-        Some(lane)
+        Ok(lane)
     }
 
     fn check_method(&self, created: &ShareCreated) -> Result<(), Own> {
@@ -463,11 +472,7 @@ impl Visitor {
                 None => self.open(lane, exchange).await?,
             };
             let again = (upstream.reused && is_repeatable(&request)).then(|| copy(&request));
-            let sent = wait(
-                exchange,
-                self.core.shared.options.upstream_timeout(),
-                upstream.sender.try_send_request(request),
-            );
+            let sent = wait(exchange, self.core.limits.upstream, upstream.sender.try_send_request(request));
             let error = match sent.await {
                 Ok(Ok(response)) => return Ok((response, upstream)),
                 Ok(Err(error)) => error,
@@ -495,7 +500,7 @@ impl Visitor {
 
     async fn open(&self, lane: &Rc<Lane>, exchange: &Rc<Exchange>) -> Result<Upstream, Own> {
         let opened = lane.open(&self.core, &self.ctx.peer_text);
-        let error = match wait(exchange, self.core.shared.options.upstream_timeout(), opened).await {
+        let error = match wait(exchange, self.core.limits.upstream, opened).await {
             Ok(Ok(upstream)) => return Ok(upstream),
             Ok(Err(error)) => error,
             Err(stopped) => return Err(self.stopped(stopped, exchange)),
@@ -565,7 +570,7 @@ impl Visitor {
         let wanted =
             if coding == Coding::Identity { banner::SNIFF_BYTES_MAX } else { banner::PACKED_BYTES_MAX };
         let exchange = Rc::clone(&proxied.exchange);
-        let start = match wait(&exchange, SNIFF_WAIT, read_ahead(proxied, coding, wanted)).await {
+        let start = match wait(&exchange, self.core.limits.sniff, read_ahead(proxied, coding, wanted)).await {
             Ok(Ok(start)) => start,
             Ok(Err(_)) => return Err(Denied::UpstreamFailed.into()),
             // It does not come in time: it passes as it is.
@@ -712,23 +717,32 @@ enum Stopped {
     Revoked,
 }
 
-/// Waits for `work`, at most `limit` without progress of the upload, and no longer than the share may be used.
-async fn wait<F: Future>(exchange: &Exchange, limit: Duration, work: F) -> Result<F::Output, Stopped> {
+/// Waits for `work`, at most `limit` sweeps without progress of the upload, and no longer than the share may be used.
+async fn wait<F: Future>(exchange: &Exchange, limit: Tick, work: F) -> Result<F::Output, Stopped> {
     let mut work = std::pin::pin!(work);
     let mut seen = exchange.upload.bytes.get();
-    loop {
-        let until = std::future::poll_fn(|cx| {
-            if exchange.revoked.get() {
-                return std::task::Poll::Ready(Err(Stopped::Revoked));
-            }
-            work.as_mut().poll(cx).map(Ok)
-        });
-        match tokio::time::timeout(limit, until).await {
-            Ok(done) => return done,
-            Err(_) if exchange.upload.bytes.get() > seen => seen = exchange.upload.bytes.get(),
-            Err(_) => return Err(Stopped::Timeout),
+    exchange.wait_at_most(limit);
+    let done = std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
         }
-    }
+        if exchange.revoked.get() {
+            return Poll::Ready(Err(Stopped::Revoked));
+        }
+        if exchange.is_late(exchange.conn.now()) {
+            let bytes = exchange.upload.bytes.get();
+            if bytes == seen {
+                return Poll::Ready(Err(Stopped::Timeout));
+            }
+            seen = bytes;
+            exchange.wait_at_most(limit);
+        }
+        exchange.conn.register(cx);
+        Poll::Pending
+    });
+    let done = done.await;
+    exchange.wait_at_most(0);
+    done
 }
 
 /// Reads frames into `ahead`: until the first tag is known, or (packed) until the end, or `wanted` bytes.

@@ -58,6 +58,8 @@ const BACKLOG: i32 = 1_024;
 const SWEEP_MAX: Duration = Duration::from_millis(250);
 /// How long a closed connection is read on, so that the last answer is not overtaken by a reset.
 const LINGER_MS: u64 = 2_000;
+/// How long a document's first bytes are waited for before it passes without a banner.
+const SNIFF_MS: u64 = 2_000;
 /// How long cut connections get to say goodbye.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -125,12 +127,12 @@ impl Default for EdgeOptions {
 }
 
 impl EdgeOptions {
-    pub(super) fn upstream_timeout(&self) -> Duration {
-        Duration::from_millis(self.upstream_timeout_ms)
-    }
-
     fn sweep_every(&self) -> Duration {
-        let shortest = self.head_timeout_ms.min(self.keep_alive_ms).min(self.visitor_stall_ms);
+        let shortest = self
+            .head_timeout_ms
+            .min(self.keep_alive_ms)
+            .min(self.visitor_stall_ms)
+            .min(self.upstream_timeout_ms);
         Duration::from_millis(shortest.min(self.running_after_ms) / 4)
             .clamp(Duration::from_millis(10), SWEEP_MAX)
     }
@@ -294,7 +296,7 @@ pub(super) struct Core {
     clock: Arc<AtomicU32>,
     draining: Cell<bool>,
     idle: IdleLimits,
-    limits: TickLimits,
+    pub limits: TickLimits,
     /// For request ids, which are no secrets.
     random: Cell<u64>,
 }
@@ -330,6 +332,8 @@ impl Core {
                 head: options.ticks(options.head_timeout_ms),
                 stall: options.ticks(options.visitor_stall_ms),
                 linger: options.ticks(LINGER_MS),
+                upstream: options.ticks(options.upstream_timeout_ms),
+                sniff: options.ticks(SNIFF_MS),
             },
             random: Cell::new(u64::from_le_bytes(seed)),
             shared,
@@ -386,7 +390,7 @@ impl Core {
         for ctx in self.conns.borrow().iter() {
             ctx.state.sweep(&self.limits);
             if let Some(exchange) = ctx.exchange.borrow().upgrade() {
-                exchange.tell_if_long(long);
+                exchange.sweep(self.clock.load(Relaxed), long);
             }
         }
         self.sweep_lanes();

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use domain::{
     ids::{AgentId, ShareId, TunnelId},
     target::Target,
+    tunnel::{Tunnel, TunnelCreated},
 };
 use http::HeaderValue;
 use http_body::{Body, Frame, SizeHint};
@@ -73,7 +74,7 @@ impl Lane {
         core: &Rc<Core>,
         share: ShareId,
         name: &str,
-        tunnel: &Entry<domain::tunnel::Tunnel>,
+        tunnel: &Entry<Tunnel>,
     ) -> Option<Rc<Self>> {
         let details = tunnel.state.open()?;
         let (tunnel, agent) = (details.created.tunnel_id, details.created.agent_id);
@@ -109,15 +110,12 @@ impl Lane {
         Some(lane)
     }
 
-    /// Whether new requests may use it: nothing ended since its tokens were taken, and it leads where the tunnel
-    /// leads now.
-    pub(super) fn is_current(&self, tunnel: &domain::tunnel::TunnelCreated) -> bool {
-        self.is_running()
-            && self.tunnel == tunnel.tunnel_id
-            && self.agent == tunnel.agent_id
-            && self.to == tunnel.target
+    /// Whether it leads where the tunnel leads now.
+    pub(super) fn leads_to(&self, tunnel: &TunnelCreated) -> bool {
+        self.tunnel == tunnel.tunnel_id && self.agent == tunnel.agent_id && self.to == tunnel.target
     }
 
+    /// Whether nothing has ended since its tokens were taken.
     pub(super) fn is_running(&self) -> bool {
         !self.ended.get() && !self.under.iter().any(CancellationToken::is_cancelled)
     }
