@@ -82,6 +82,15 @@ fn sigterm_drains_and_exits_0() {
 }
 
 #[test]
+fn whoever_says_listening_takes_a_sigterm_from_then_on() {
+    for attempt in 1..=5 {
+        let mut hub = Hub::start();
+        let status = hub.terminate();
+        assert_eq!(status.code(), Some(0), "attempt {attempt}: {status}\n{}", hub.stderr());
+    }
+}
+
+#[test]
 fn a_second_hub_on_the_same_data_refuses_and_the_first_goes_on() {
     let hub = Hub::start();
     let (status, message) = hub.second();
