@@ -27,7 +27,7 @@ use hub::{
         segments::{Options, Segments},
     },
     keyring::Keyring,
-    secrets::{Seed, SecretKind},
+    secrets::{SecretKind, Seed},
 };
 use uuid::Uuid;
 
@@ -79,7 +79,12 @@ fn name(text: &str) -> Name {
 }
 
 impl Maker {
-    async fn append(&self, stream: StreamName, events: Vec<Event>, personal: Option<Box<[u8]>>) -> Result<()> {
+    async fn append(
+        &self,
+        stream: StreamName,
+        events: Vec<Event>,
+        personal: Option<Box<[u8]>>,
+    ) -> Result<()> {
         let events = events
             .into_iter()
             .map(|event| {
@@ -133,7 +138,9 @@ impl Maker {
         let each = facts.saturating_sub(2 + VISITED).div_ceil(tunnels.max(1)).max(2);
         let ids: Vec<TunnelId> = (0..tunnels).map(|_| TunnelId::new(Uuid::now_v7())).collect();
         stream::iter(ids.iter().enumerate())
-            .map(|(number, id)| self.append(StreamName::tunnel(*id), self.life(number, *id, agent_id, each), None))
+            .map(|(number, id)| {
+                self.append(StreamName::tunnel(*id), self.life(number, *id, agent_id, each), None)
+            })
             .buffer_unordered(AT_ONCE)
             .try_collect::<()>()
             .await?;
@@ -158,7 +165,8 @@ impl Maker {
                 token_hash: token.digest_hex(),
                 token_preview: token.preview(),
             };
-            self.append(StreamName::share(*id), vec![Event::Share(share::Event::Created(created))], None).await?;
+            self.append(StreamName::share(*id), vec![Event::Share(share::Event::Created(created))], None)
+                .await?;
         }
         Ok(shares)
     }
@@ -198,7 +206,8 @@ impl Maker {
             .map(|number| async move {
                 let (share_id, tunnel_id) = shares[number % shares.len()];
                 let accesses = (0..PER_EVENT).map(|n| self.access(number * PER_EVENT + n)).collect();
-                let visitors: Vec<Visitor> = (0..PER_EVENT).map(|n| visitor(number * PER_EVENT + n)).collect();
+                let visitors: Vec<Visitor> =
+                    (0..PER_EVENT).map(|n| visitor(number * PER_EVENT + n)).collect();
                 let plain = serde_json::to_string(&visitors)?;
                 let sealed = self.keyring.seal_personal(self.workspace, Some(share_id), self.now, &plain)?;
                 let packed = ShareAccessed { share_id, tunnel_id, accesses, completions: Vec::new() };

@@ -249,7 +249,7 @@ pub struct Settings {
     /// When an access record must be durable
     #[arg(long, env = "HUB_ACCESS_LOG", default_value = "batched", value_name = "MODE")]
     pub access_log: AccessLogMode,
-    /// How long access records are gathered before they are written
+    /// How long after the answer an access record may be on its way to the disk
     #[arg(long, env = "HUB_ACCESS_FLUSH_MS", default_value_t = 20, value_name = "MS")]
     pub access_flush_ms: u64,
     /// How long a client may take for its request head

@@ -331,7 +331,9 @@ fn edge_options(settings: &Settings, listen: SocketAddr) -> EdgeOptions {
 
 fn recorder(core: &Core, settings: &Settings, boot: Uuid) -> Result<Recorder> {
     let keyring = Arc::clone(&core.keyring);
-    let options = RecorderOptions { access_flush_ms: settings.access_flush_ms, ..RecorderOptions::default() };
+    // Gathered for a quarter of the time, so that the rest is left for sealing, writing and syncing.
+    let gather_ms = (settings.access_flush_ms / 4).max(1);
+    let options = RecorderOptions { access_flush_ms: gather_ms, ..RecorderOptions::default() };
     let deps = RecorderDeps {
         log: core.log.clone(),
         sealer: Arc::new(move |workspace, share, at, plain| {
