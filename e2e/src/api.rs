@@ -122,9 +122,22 @@ impl Api {
         self.pages(&format!("/v1/shares/{share_id}/logs?limit=1000"), "logs")
     }
 
+    /// The newest accesses of a share, page by page until a page has one that `is_old`.
+    #[track_caller]
+    pub fn accesses_until(&self, share_id: &str, is_old: impl Fn(&Value) -> bool) -> Vec<Value> {
+        self.pages_until(&format!("/v1/shares/{share_id}/logs?limit=1000"), "logs", |page| {
+            page.iter().any(&is_old)
+        })
+    }
+
     /// Walks the pages of a list: a bare array, or the array in `member`.
     #[track_caller]
     fn pages(&self, first: &str, member: &str) -> Vec<Value> {
+        self.pages_until(first, member, |_| false)
+    }
+
+    #[track_caller]
+    fn pages_until(&self, first: &str, member: &str, is_last: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let mut all = Vec::new();
         let mut next = Some(first.to_owned());
         while let Some(path) = next {
@@ -132,8 +145,8 @@ impl Api {
             let mut page = answer.expect(200);
             let items = if page.is_array() { page.take() } else { page[member].take() };
             let Value::Array(items) = items else { panic!("{path} is no list: {}", answer.text()) };
+            next = answer.header("link").and_then(next_page).filter(|_| !is_last(&items));
             all.extend(items);
-            next = answer.header("link").and_then(next_page);
         }
         all
     }

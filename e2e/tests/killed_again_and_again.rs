@@ -11,7 +11,7 @@ use std::{
 
 use e2e::{Api, Hub, Machine, api, eventually, http, targets::Nginx, wait::SOON};
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const ROUNDS_VARIABLE: &str = "E2E_KILL_ROUNDS";
 const ROUNDS: u32 = 10;
@@ -173,8 +173,9 @@ fn visit(link: &str, round: u32, visitor: u32, visits: &Mutex<Vec<Visit>>) {
 fn check_visits(api: &Api, share_id: &str, must: &[(String, Duration)], round: u32) {
     // The log has them since before the kill; the view reads on after the restart.
     let recorded = eventually(&format!("round {round}, {}: every access", access_log(round)), SOON, || {
-        let accesses = api.accesses(share_id);
         let mine = format!("/r{round}/");
+        let is_mine = |access: &Value| access["path"].as_str().is_some_and(|path| path.starts_with(&mine));
+        let accesses = api.accesses_until(share_id, |access| !is_mine(access));
         let paths = accesses.iter().filter_map(|access| access["path"].as_str());
         let recorded: Vec<String> = paths.filter(|path| path.starts_with(&mine)).map(str::to_owned).collect();
         let known: BTreeSet<&str> = recorded.iter().map(String::as_str).collect();
