@@ -83,6 +83,17 @@ impl std::fmt::Debug for Hub {
     }
 }
 
+/// Every connection is a descriptor and a hub has thousands: takes what the system allows at most. The usual soft limit
+/// of 1,024 is there for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
+}
+
 /// Binds the address, or a free port of it where the caller allows that.
 fn bind(address: SocketAddr, or_free: bool) -> io::Result<TcpListener> {
     match TcpListener::bind(address) {
@@ -108,6 +119,7 @@ impl Hub {
     /// As [`Hub::start`].
     pub async fn start_at(settings: Settings, free_ports: bool, clock: SharedClock) -> Result<Self> {
         let started = Instant::now();
+        raise_descriptor_limit();
         let settings = Arc::new(settings);
         let data = settings.data.path.clone();
         let core = Core::open_at(&data, clock).await?;
