@@ -19,6 +19,9 @@ pub const PATH_BYTES_MAX: usize = 1024;
 /// User agents are cut here (bytes).
 pub const USER_AGENT_BYTES_MAX: usize = 256;
 
+/// Methods are cut here (bytes): a visitor may invent one of any length.
+pub const METHOD_BYTES_MAX: usize = 32;
+
 /// Why the edge refused a request; the code in the error body and in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -233,7 +233,10 @@ impl Aggregate for Agent {
 
     fn decide(&self, command: &Command) -> Result<Vec<Event>, Rejection> {
         let known = match &self.registered {
-            _ if self.deleted && *command == Command::Delete => return Ok(vec![]),
+            // Deleting ended the session too: whoever still reports that it ended says nothing new.
+            _ if self.deleted && matches!(command, Command::Delete | Command::Disconnect { .. }) => {
+                return Ok(vec![]);
+            }
             _ if self.deleted => return Err(Rejection::AgentGone),
             Some(known) => known,
             None => {
@@ -249,12 +252,7 @@ impl Aggregate for Agent {
         match command {
             Command::Register { agent, now } => self.register_again(known, agent, *now),
             Command::RotateToken { current_hash, token, now } => self.rotate(current_hash, token, *now),
-            Command::Connect { session } if session.epoch <= self.epoch => Err(Rejection::SessionSuperseded),
-            Command::Connect { session } => {
-                let mut events = self.end_session(DisconnectReason::Replaced);
-                events.push(Event::Connected(session.clone()));
-                Ok(events)
-            }
+            Command::Connect { session } => self.connect(session),
             Command::Disconnect { session_id, reason } => match &self.session {
                 Some(session) if session.session_id == *session_id => Ok(self.end_session(*reason)),
                 Some(_) | None => Ok(vec![]),
@@ -357,6 +355,23 @@ impl Agent {
             label: None,
             name: None,
         })])
+    }
+
+    fn connect(&self, session: &AgentConnected) -> Result<Vec<Event>, Rejection> {
+        // The same command again, after an append whose outcome was in doubt.
+        if self.session.as_ref().is_some_and(|live| live.session_id == session.session_id) {
+            return Ok(vec![]);
+        }
+        if session.epoch <= self.epoch {
+            return Err(Rejection::SessionSuperseded);
+        }
+        // What lived on an earlier boot of this node broke with it; nobody took it over.
+        let died =
+            self.session.as_ref().is_some_and(|old| old.node == session.node && old.boot != session.boot);
+        let mut events =
+            self.end_session(if died { DisconnectReason::Lost } else { DisconnectReason::Replaced });
+        events.push(Event::Connected(session.clone()));
+        Ok(events)
     }
 
     fn end_session(&self, reason: DisconnectReason) -> Vec<Event> {

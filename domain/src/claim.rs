@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   free ──take──► taken ──confirm──► confirmed ──release──► released (quarantined until) ──take──► taken
-//!                    └───────release (unconfirmed after 60 s)──────┘
+//!                    └───────abandon (unconfirmed after 60 s)──────┘
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -118,15 +118,30 @@ impl Event {
 /// What can be asked of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    Take { claim: ClaimTaken, now: Timestamp },
-    Confirm { holder: String },
-    Release { holder: String, now: Timestamp },
+    Take {
+        claim: ClaimTaken,
+        now: Timestamp,
+    },
+    Confirm {
+        holder: String,
+    },
+    Release {
+        holder: String,
+        now: Timestamp,
+    },
+    /// Frees a claim that was never confirmed, without quarantine: nothing was ever reachable under it. For whoever
+    /// looks after claims older than [`UNCONFIRMED_MS_MAX`], once it knows that the holder does not exist (a holder
+    /// that does exist is confirmed instead). Unlike a release it cannot hit a claim that was confirmed meanwhile.
+    Abandon {
+        command_id: Uuid,
+    },
 }
 
 /// What can stand in the way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    #[error("taken by `{holder}`")]
+    // The holder may belong to another workspace: the text does not name it.
+    #[error("taken already")]
     ClaimTaken { holder: String, command_id: Uuid, workspace_id: WorkspaceId },
     #[error("out of use until {until}")]
     ClaimQuarantined { until: Timestamp },
@@ -173,6 +188,15 @@ impl Aggregate for Claim {
                 Self::Free | Self::Taken(_) | Self::Confirmed(_) | Self::Released { .. } => {
                     Err(Rejection::ClaimNotHeld { holder: holder.clone() })
                 }
+            },
+            Command::Abandon { command_id } => match self {
+                Self::Taken(claim) if claim.command_id == *command_id => {
+                    Ok(vec![Event::Released(ClaimReleased {
+                        holder: claim.holder.clone(),
+                        quarantined_until: None,
+                    })])
+                }
+                Self::Free | Self::Taken(_) | Self::Confirmed(_) | Self::Released { .. } => Ok(vec![]),
             },
             Command::Release { holder, now } => match self.holder() {
                 Some(claim) if claim.holder == *holder => {

@@ -22,3 +22,7 @@ pub mod access;
 
 pub mod policy;
 pub mod target;
+
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;

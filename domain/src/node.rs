@@ -87,3 +87,6 @@ impl Aggregate for Node {
         event::Event::Node(event)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,9 @@ pub struct ShareCreated {
     /// The slug was chosen, and is therefore guessable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub slug_chosen: bool,
+    /// The permanent link of a public tunnel: its slug is the tunnel's public URL.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub public: bool,
     pub read_only: bool,
     /// Lower-case hex SHA-256 of the token.
     pub token_hash: String,
@@ -64,6 +67,7 @@ pub struct ShareRevoked {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareExpired {}
 
+#[expect(clippy::large_enum_variant, reason = "an event is moved once; a box would cost more than the move")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Created(ShareCreated),
@@ -97,6 +101,7 @@ impl Event {
 }
 
 /// What can be asked of a share.
+#[expect(clippy::large_enum_variant, reason = "a command is moved once; a box would cost more than the move")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Create { share: ShareCreated, now: Timestamp },
@@ -112,6 +117,9 @@ pub const PATH_RULES_MAX: usize = 50;
 pub enum Rejection {
     #[error("no such share in this workspace")]
     ShareUnknown,
+    /// The id is another share's, or an earlier try of this creation made it with another token or slug.
+    #[error("the share exists already, and differently")]
+    ShareExists,
     #[error("the expiry lies in the past")]
     ExpiryPast,
     #[error("a rate limit is 1-1000 requests per minute")]
@@ -147,12 +155,10 @@ impl Aggregate for Share {
     fn decide(&self, command: &Command) -> Result<Vec<Event>, Rejection> {
         match (&self.created, command) {
             (None, Command::Create { share, now }) => create(share, *now),
-            (Some(created), Command::Create { share, .. }) if created.share_id == share.share_id => {
-                Ok(vec![])
-            }
-            (Some(_), Command::Create { .. }) | (None, Command::Revoke { .. } | Command::Expire { .. }) => {
-                Err(Rejection::ShareUnknown)
-            }
+            // The same command again. Staying silent about another one would confirm a token that opens nothing.
+            (Some(created), Command::Create { share, .. }) if created == share => Ok(vec![]),
+            (Some(_), Command::Create { .. }) => Err(Rejection::ShareExists),
+            (None, Command::Revoke { .. } | Command::Expire { .. }) => Err(Rejection::ShareUnknown),
             (Some(_), Command::Revoke { .. } | Command::Expire { .. }) if self.ended.is_some() => Ok(vec![]),
             (Some(_), Command::Revoke { reason }) => {
                 Ok(vec![Event::Revoked(ShareRevoked { reason: *reason })])

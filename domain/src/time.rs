@@ -9,10 +9,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch, held to the years 0000 to 9999 that four digits can show.
+    /// From milliseconds since the Unix epoch, held to what four digits of a year can show (and jiff can print): year
+    /// 0000 to the last hours but two of 9999.
     pub const fn from_millis(millis: i64) -> Self {
         const MIN: i64 = -62_167_219_200_000;
-        const MAX: i64 = 253_402_300_799_999;
+        const MAX: i64 = 253_402_207_200_000;
         Self(if millis < MIN {
             MIN
         } else if millis > MAX {

@@ -169,14 +169,30 @@ impl Event {
 /// What can be asked of a tunnel. Names and ports were claimed before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    Create { tunnel: TunnelCreated, now: Timestamp },
+    Create {
+        tunnel: TunnelCreated,
+        now: Timestamp,
+    },
     Update(TunnelUpdated),
-    MarkConnected { session_id: SessionId },
-    MarkDisconnected { outage: Outage },
+    MarkConnected {
+        session_id: SessionId,
+    },
+    MarkDisconnected {
+        outage: Outage,
+    },
+    /// A session of its agent ended. Unlike [`Command::MarkDisconnected`] it says nothing about a tunnel that a newer
+    /// session serves already, however late the news of the old one comes.
+    SessionEnded {
+        session_id: SessionId,
+    },
     Pause,
     Resume,
-    Expire { now: Timestamp },
-    Delete { reason: DeleteReason },
+    Expire {
+        now: Timestamp,
+    },
+    Delete {
+        reason: DeleteReason,
+    },
 }
 
 /// What can stand in the way.
@@ -184,6 +200,9 @@ pub enum Command {
 pub enum Rejection {
     #[error("no such tunnel in this workspace")]
     TunnelUnknown,
+    /// The id is another tunnel's, or an earlier try of this creation made it with other content.
+    #[error("the tunnel exists already, and differently")]
+    TunnelExists,
     #[error("port {port} belongs to {engine}: a database is never published; use `connect reach` or a share")]
     ProtectedPort { port: u16, engine: &'static str },
     #[error("metadata takes {bytes} bytes, at most {METADATA_BYTES_MAX} are kept")]
@@ -208,6 +227,9 @@ pub enum Condition {
 /// A tunnel as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details {
+    /// As it was created: what a repeated creation is compared with.
+    pub original: TunnelCreated,
+    /// As it is now.
     pub created: TunnelCreated,
     pub metadata: Metadata,
     pub paused: bool,
@@ -240,14 +262,18 @@ impl Aggregate for Tunnel {
         let details = match (self, command) {
             (Self::Unknown, Command::Create { tunnel, now }) => return create(tunnel, *now),
             (Self::Open(details) | Self::Closed(details), Command::Create { tunnel, .. })
-                if details.created.tunnel_id == tunnel.tunnel_id =>
+                if same_creation(&details.original, tunnel) =>
             {
                 return Ok(vec![]);
             }
+            (Self::Open(_) | Self::Closed(_), Command::Create { .. }) => return Err(Rejection::TunnelExists),
             // Ended already: deleting or expiring it again changes nothing.
             (
                 Self::Closed(_),
-                Command::Delete { .. } | Command::Expire { .. } | Command::MarkDisconnected { .. },
+                Command::Delete { .. }
+                | Command::Expire { .. }
+                | Command::MarkDisconnected { .. }
+                | Command::SessionEnded { .. },
             ) => {
                 return Ok(vec![]);
             }
@@ -255,7 +281,7 @@ impl Aggregate for Tunnel {
             (Self::Open(details), _) => details,
         };
         match command {
-            Command::Create { .. } => Err(Rejection::TunnelUnknown),
+            Command::Create { .. } => Err(Rejection::TunnelExists),
             Command::Update(update) => details.update(update),
             Command::MarkConnected { session_id } => {
                 Ok(if details.condition == Condition::Connected(*session_id) {
@@ -265,6 +291,12 @@ impl Aggregate for Tunnel {
                 })
             }
             Command::MarkDisconnected { outage } => Ok(details.disconnect(outage)),
+            Command::SessionEnded { session_id } => Ok(match &details.condition {
+                Condition::Connected(serving) if serving == session_id => {
+                    details.disconnect(&Outage::AgentDisconnected)
+                }
+                Condition::Connected(_) | Condition::Connecting | Condition::Failed(_) => vec![],
+            }),
             Command::Pause if details.paused => Ok(vec![]),
             Command::Pause => Ok(vec![Event::Paused(TunnelPaused {})]),
             Command::Resume if details.paused => Ok(vec![Event::Resumed(TunnelResumed {})]),
@@ -281,6 +313,7 @@ impl Aggregate for Tunnel {
         match (self, event) {
             (state, Event::Created(created)) => {
                 *state = Self::Open(Box::new(Details {
+                    original: created.clone(),
                     created: created.clone(),
                     metadata: Metadata::new(),
                     paused: false,
@@ -321,6 +354,12 @@ pub fn check_publishable(port: u16, is_public: bool) -> Result<(), Rejection> {
         Some(engine) if is_public => Err(Rejection::ProtectedPort { port, engine }),
         Some(_) | None => Ok(()),
     }
+}
+
+// Whether two creations ask for the same. Name and port are the hub's to allot when nobody asks for them: a repetition
+// after a crash may have been given others, and what exists keeps its own.
+fn same_creation(known: &TunnelCreated, repeated: &TunnelCreated) -> bool {
+    TunnelCreated { name: known.name.clone(), tunnel_port: known.tunnel_port, ..repeated.clone() } == *known
 }
 
 fn create(tunnel: &TunnelCreated, now: Timestamp) -> Result<Vec<Event>, Rejection> {

@@ -126,6 +126,10 @@ pub enum Command {
 pub enum Rejection {
     #[error("the workspace does not exist")]
     WorkspaceUnknown,
+    #[error("the workspace exists already, and differently")]
+    WorkspaceExists,
+    #[error("the key `{0}` exists already, and differently")]
+    KeyExists(KeyId),
     #[error("no key `{0}` in this workspace")]
     KeyUnknown(KeyId),
     #[error("the workspace has {KEYS_MAX} keys; revoke one first")]
@@ -160,8 +164,11 @@ impl Aggregate for Workspace {
 
     fn decide(&self, command: &Command) -> Result<Vec<Event>, Rejection> {
         match command {
-            Command::Create(_) if self.created.is_some() => Ok(vec![]),
-            Command::Create(created) => Ok(vec![Event::Created(created.clone())]),
+            Command::Create(created) => match &self.created {
+                None => Ok(vec![Event::Created(created.clone())]),
+                Some(known) if known == created => Ok(vec![]),
+                Some(_) => Err(Rejection::WorkspaceExists),
+            },
             Command::CreateKey { .. } | Command::RevokeKey { .. } if self.created.is_none() => {
                 Err(Rejection::WorkspaceUnknown)
             }
@@ -199,8 +206,8 @@ impl Aggregate for Workspace {
 impl Workspace {
     fn create_key(&self, key: &KeyCreated, now: Timestamp) -> Result<Vec<Event>, Rejection> {
         // The same command again, after a crash between the append and the answer.
-        if self.keys.get(&key.key_id).is_some_and(|known| known.created == *key) {
-            return Ok(vec![]);
+        if let Some(known) = self.keys.get(&key.key_id) {
+            return if known.created == *key { Ok(vec![]) } else { Err(Rejection::KeyExists(key.key_id)) };
         }
         if key.scopes.is_empty() {
             return Err(Rejection::ScopesMissing);
@@ -208,7 +215,8 @@ impl Workspace {
         if key.expires_at.is_some_and(|at| at <= now) {
             return Err(Rejection::ExpiryPast);
         }
-        if self.keys.values().filter(|key| !key.revoked).count() >= KEYS_MAX {
+        let alive = |key: &&Key| !key.revoked && key.created.expires_at.is_none_or(|at| at > now);
+        if self.keys.values().filter(alive).count() >= KEYS_MAX {
             return Err(Rejection::KeysExhausted);
         }
         Ok(vec![Event::KeyCreated(key.clone())])
@@ -219,8 +227,11 @@ impl Workspace {
         if key.revoked {
             return Ok(vec![]);
         }
-        // Whoever revokes the last admin key locks everybody out, the operator's `hub key` aside.
-        let admin = |key: &Key| !key.revoked && key.created.scopes.contains(&Scope::Admin);
+        // Whoever revokes the last admin key locks everybody out, the operator's `hub key` aside. A key with an end
+        // does not count: it is no way in for good.
+        let admin = |key: &Key| {
+            !key.revoked && key.created.expires_at.is_none() && key.created.scopes.contains(&Scope::Admin)
+        };
         let others = self.keys.iter().filter(|(id, key)| **id != key_id && admin(key)).count();
         if admin(key) && others == 0 {
             return Err(Rejection::LastAdminKey);

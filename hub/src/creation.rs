@@ -122,6 +122,8 @@ pub struct NewShare {
     pub allowed_methods: Option<Vec<Method>>,
     pub rate_limit_per_min: Option<u16>,
     pub subdomain: Option<String>,
+    /// The permanent link of a public tunnel.
+    pub public: bool,
     pub read_only: bool,
 }
 
@@ -139,7 +141,12 @@ impl Creator {
     ///
     /// # Errors
     /// [`CreateError`]; what was claimed is released again.
-    pub async fn tunnel(&self, who: &Who, seed: &Seed, new: NewTunnel) -> Result<(TunnelId, Done), CreateError> {
+    pub async fn tunnel(
+        &self,
+        who: &Who,
+        seed: &Seed,
+        new: NewTunnel,
+    ) -> Result<(TunnelId, Done), CreateError> {
         let now = self.clock.now();
         let id = TunnelId::new(seed.uuid(seed.first_seen().unwrap_or(now), "tunnel"));
         if let Some(known) = self.routes.tunnel(id) {
@@ -155,7 +162,7 @@ impl Creator {
         let port = match claim.port().await {
             Ok(port) => port,
             Err(error) => {
-                claim.release(ClaimKind::TunnelName, &name_key(who.workspace, name.as_str())).await;
+                claim.abandon(ClaimKind::TunnelName, &name_key(who.workspace, name.as_str())).await;
                 return Err(error);
             }
         };
@@ -175,8 +182,8 @@ impl Creator {
             Err(error) => {
                 // In doubt the claims stay: the follower frees them when no tunnel appears.
                 if !matches!(error, ExecuteError::InDoubt(_)) {
-                    claim.release(ClaimKind::TunnelName, &name_key(who.workspace, name.as_str())).await;
-                    claim.release(ClaimKind::TunnelPort, &port.to_string()).await;
+                    claim.abandon(ClaimKind::TunnelName, &name_key(who.workspace, name.as_str())).await;
+                    claim.abandon(ClaimKind::TunnelPort, &port.to_string()).await;
                     self.ports.give_back(port);
                 }
                 Err(CreateError::Tunnel(error))
@@ -204,7 +211,7 @@ impl Creator {
         if let (Err(error), Some(name)) = (&answer, &renamed)
             && !matches!(error, ExecuteError::InDoubt(_))
         {
-            claim.release(ClaimKind::TunnelName, &name_key(who.workspace, name.as_str())).await;
+            claim.abandon(ClaimKind::TunnelName, &name_key(who.workspace, name.as_str())).await;
         }
         answer.map_err(CreateError::Tunnel)
     }
@@ -224,11 +231,16 @@ impl Creator {
         Ok((id, token, done))
     }
 
-    /// The permanent public link of a tunnel: a share whose id follows from the tunnel's.
+    /// The permanent link of a public tunnel; nothing new where it has one.
     ///
     /// # Errors
     /// As [`Creator::share`].
-    pub async fn public_share(&self, who: &Who, seed: &Seed, tunnel_id: TunnelId) -> Result<Done, CreateError> {
+    pub async fn public_share(
+        &self,
+        who: &Who,
+        seed: &Seed,
+        tunnel_id: TunnelId,
+    ) -> Result<Done, CreateError> {
         let entry = self.routes.tunnel(tunnel_id).ok_or(CreateError::TunnelUnknown(tunnel_id))?;
         let details = entry.state.open().ok_or(CreateError::TunnelUnknown(tunnel_id))?;
         let new = NewShare {
@@ -240,9 +252,15 @@ impl Creator {
             allowed_methods: None,
             rate_limit_per_min: None,
             subdomain: None,
+            public: true,
             read_only: true,
         };
-        let (_, done) = self.share_with_id(who, seed, public_share_id(tunnel_id), new).await?;
+        if public_share(&self.routes, tunnel_id).is_some() {
+            return Ok(Done { position: 0, revision: entry.revision });
+        }
+        let at = seed.first_seen().unwrap_or_else(|| self.clock.now());
+        let id = ShareId::new(seed.uuid(at, "public-share"));
+        let (_, done) = self.share_with_id(who, seed, id, new).await?;
         Ok(done)
     }
 
@@ -290,6 +308,7 @@ impl Creator {
             rate_limit_per_min: new.rate_limit_per_min,
             slug: slug.clone(),
             slug_chosen,
+            public: new.public,
             read_only: new.read_only,
             token_hash: token.digest_hex(),
             token_preview: token.preview(),
@@ -298,7 +317,7 @@ impl Creator {
             Ok(done) => Ok((token, done)),
             Err(error) => {
                 if slug_chosen && !matches!(error, ExecuteError::InDoubt(_)) {
-                    claim.release(ClaimKind::Slug, &slug).await;
+                    claim.abandon(ClaimKind::Slug, &slug).await;
                 }
                 Err(CreateError::Share(error))
             }
@@ -315,9 +334,13 @@ impl Creator {
     }
 }
 
-/// The public share of a public tunnel: same UUID, other kind.
-pub fn public_share_id(tunnel: TunnelId) -> ShareId {
-    ShareId::new(tunnel.uuid())
+/// The live permanent link of a public tunnel, and its slug.
+pub fn public_share(routes: &Routes, tunnel: TunnelId) -> Option<(ShareId, String)> {
+    routes.shares_of(tunnel).into_iter().rev().find_map(|id| {
+        let entry = routes.share(id)?;
+        let created = entry.state.created.as_ref().filter(|_| entry.state.ended.is_none())?;
+        created.public.then(|| (id, created.slug.clone()))
+    })
 }
 
 struct Claimer<'a> {
@@ -338,11 +361,20 @@ impl Claimer<'_> {
             command_id: self.command_id,
         };
         let command = claim::Command::Take { claim, now: self.creator.clock.now() };
-        self.creator.executor.claim(stream, self.who.clone(), command).await
+        match self.creator.executor.claim(stream, self.who.clone(), command).await {
+            // Ours already, by another command: a tunnel that goes back to its former name before that was freed.
+            Err(ExecuteError::Rejected(claim::Rejection::ClaimTaken { holder, .. }))
+                if holder == self.holder =>
+            {
+                Ok(Done { position: 0, revision: 0 })
+            }
+            answer => answer,
+        }
     }
 
-    async fn release(&self, kind: ClaimKind, key: &str) {
-        let command = claim::Command::Release { holder: self.holder.clone(), now: self.creator.clock.now() };
+    /// Gives back what a failed creation took; what was confirmed meanwhile stays.
+    async fn abandon(&self, kind: ClaimKind, key: &str) {
+        let command = claim::Command::Abandon { command_id: self.command_id };
         let stream = claim_stream(kind, key);
         if let Err(error) = self.creator.executor.claim(stream, self.who.clone(), command).await {
             // The follower frees unconfirmed claims after a minute.

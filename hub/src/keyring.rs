@@ -86,7 +86,7 @@ impl fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// Opens the keyring, or makes one (mode 0600) with a seal key when there is none. Keys on the list of destroyed
+    /// Opens the keyring, or makes one (mode 0600) with a seal key when there is none (its directory too). Keys on the list of destroyed
     /// ones are taken out of the file.
     ///
     /// # Errors

@@ -1,12 +1,31 @@
 //! The hub's process: all I/O of the server. Modules in reading order; no rule about the business lives here.
 
-pub mod actors;
+pub mod settings;
+pub mod startup;
+
 pub mod clock;
-pub mod edge;
+pub mod core;
+pub mod metrics;
+pub mod secrets;
+pub mod telemetry;
+
 pub mod event_log;
 pub mod keyring;
+pub mod readers;
+
+pub mod actors;
+pub mod creation;
+
+pub mod edge;
+pub mod gateway;
 pub mod limits;
+pub mod links;
 pub mod running;
-pub mod secrets;
-pub mod settings;
 pub mod streams;
+pub mod tunnel_ports;
+
+pub mod api;
+
+pub mod demo;
+pub mod offline;
+pub mod quickstart;

@@ -26,7 +26,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Hub, agent and one share of TARGET (or of a built-in demo site) in one process
-    Quickstart(Quickstart),
+    Quickstart(Box<Quickstart>),
     /// Run the server
     Serve(Box<Serve>),
     /// Check the event log offline; changes no byte
@@ -271,11 +271,20 @@ pub struct Settings {
     #[arg(long, env = "HUB_DRAIN_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS")]
     pub drain_timeout_ms: u64,
     /// This node's name in the log
-    #[arg(long, env = "HUB_NODE", default_value = "hub", value_name = "NAME")]
+    #[arg(long, env = "HUB_NODE", default_value = "hub", value_name = "NAME", value_parser = node_name)]
     pub node: String,
     /// How telemetry is written to stderr
     #[arg(long, env = "HUB_TELEMETRY", default_value = "text", value_name = "FORMAT")]
     pub telemetry: TelemetryFormat,
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    if plain && (1..=64).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1-64 letters, digits, hyphens or dots".to_owned())
+    }
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {

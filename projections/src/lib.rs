@@ -1,6 +1,11 @@
 //! The views: folds of recorded events. Invariants: no log, no network, no clock; a known event never fails; applying
 //! an event twice changes nothing.
 
+pub mod view;
+
 pub mod access_log;
 pub mod catalog;
 pub mod routes;
+
+#[cfg(test)]
+mod histories;

@@ -1,7 +1,8 @@
 //! What request paths read: the current state of every workspace, agent, tunnel, share and claim, in memory.
 //!
-//! Whoever decided an event applies it here at once, and the projector applies it again in log order; an entry is
-//! replaced only by a higher revision. Readers clone an `Arc` out and hold no lock. Whether a share may be used is
+//! Whoever decided an event applies it here at once, and a reader applies it again in log order; an entry takes the
+//! next revision of its stream and nothing else, so an event seen twice changes nothing and one that came too early
+//! waits for the reader. Readers clone an `Arc` out and hold no lock. Whether a share may be used is
 //! derived here from share, tunnel, agent, workspace and the caller's clock: nothing waits for a cascade.
 
 use std::{collections::BTreeSet, hash::Hash, sync::Arc};
@@ -65,10 +66,10 @@ impl Routes {
             Event::Tunnel(event) => self.apply_tunnel(recorded, event),
             Event::Share(event) => self.apply_share(recorded, event),
             Event::Claim(event) => {
-                fold(&self.claims, recorded.stream.clone(), recorded, event);
+                fold(&self.claims, recorded.stream.clone(), recorded, event, |_, _| {});
             }
             Event::Node(event) => {
-                fold(&self.nodes, recorded.stream.clone(), recorded, event);
+                fold(&self.nodes, recorded.stream.clone(), recorded, event, |_, _| {});
             }
             Event::Access(_) => {}
         }
@@ -193,69 +194,72 @@ impl Routes {
         if details.created.expires_at.is_some_and(|at| at <= now) {
             return Err(Denied::TunnelGone);
         }
-        if details.paused {
-            return Err(Denied::TunnelPaused);
-        }
+        // Before "paused": what lasts for ever is the better answer.
         if self.agent(details.created.agent_id).is_none_or(|agent| agent.state.deleted) {
             return Err(Denied::TunnelGone);
+        }
+        if details.paused {
+            return Err(Denied::TunnelPaused);
         }
         Ok(entry)
     }
 
     fn apply_workspace(&self, recorded: &Recorded, event: &workspace::Event) {
-        fold(&self.workspaces, recorded.workspace, recorded, event);
-        if let workspace::Event::KeyCreated(created) = event
-            && let Some(digest) = unhex(&created.key_hash)
-        {
-            self.keys_by_digest.insert(digest, (recorded.workspace, created.key_id));
-        }
+        fold(&self.workspaces, recorded.workspace, recorded, event, |_, _| {
+            if let workspace::Event::KeyCreated(created) = event
+                && let Some(digest) = unhex(&created.key_hash)
+            {
+                self.keys_by_digest.insert(digest, (recorded.workspace, created.key_id));
+            }
+        });
     }
 
     fn apply_agent(&self, recorded: &Recorded, event: &agent::Event) {
         let Some(id) = id_of(&recorded.stream, "agent-") else { return };
-        let Some((before, after)) = fold(&self.agents, id, recorded, event) else { return };
-        // Only tokens that can still be good stay in the index.
-        for token in before.iter().flat_map(|agent| &agent.state.tokens) {
-            if !after.state.tokens.iter().any(|kept| kept.token_hash == token.token_hash)
-                && let Some(digest) = unhex(&token.token_hash)
-            {
-                self.agents_by_token.remove(&digest);
+        fold(&self.agents, id, recorded, event, |before: Option<&Agent>, after| {
+            // Only tokens that can still be good stay in the index.
+            for token in before.iter().flat_map(|agent| &agent.tokens) {
+                if !after.tokens.iter().any(|kept| kept.token_hash == token.token_hash)
+                    && let Some(digest) = unhex(&token.token_hash)
+                {
+                    self.agents_by_token.remove_if(&digest, |_, holder| *holder == id);
+                }
             }
-        }
-        for digest in after.state.tokens.iter().filter_map(|token| unhex(&token.token_hash)) {
-            self.agents_by_token.insert(digest, id);
-        }
+            for digest in after.tokens.iter().filter_map(|token| unhex(&token.token_hash)) {
+                self.agents_by_token.insert(digest, id);
+            }
+        });
     }
 
     fn apply_tunnel(&self, recorded: &Recorded, event: &domain::tunnel::Event) {
         let Some(id) = id_of(&recorded.stream, "tunnel-") else { return };
-        let Some((before, after)) = fold(&self.tunnels, id, recorded, event) else { return };
-        if let Some(was) = before.as_ref().and_then(|entry| entry.state.open()) {
-            let name = (was.created.workspace_id, was.created.name.as_str().to_owned());
-            self.tunnels_by_name.remove_if(&name, |_, holder| *holder == id);
-            if let Some(mut tunnels) = self.tunnels_by_agent.get_mut(&was.created.agent_id) {
-                tunnels.remove(&id);
+        fold(&self.tunnels, id, recorded, event, |before: Option<&Tunnel>, after| {
+            if let Some(was) = before.and_then(Tunnel::open) {
+                let name = (was.created.workspace_id, was.created.name.as_str().to_owned());
+                self.tunnels_by_name.remove_if(&name, |_, holder| *holder == id);
+                if let Some(mut tunnels) = self.tunnels_by_agent.get_mut(&was.created.agent_id) {
+                    tunnels.remove(&id);
+                }
             }
-        }
-        if let Some(now) = after.state.open() {
-            let name = (now.created.workspace_id, now.created.name.as_str().to_owned());
-            self.tunnels_by_name.insert(name, id);
-            self.tunnels_by_agent.entry(now.created.agent_id).or_default().insert(id);
-        }
+            if let Some(now) = after.open() {
+                let name = (now.created.workspace_id, now.created.name.as_str().to_owned());
+                self.tunnels_by_name.insert(name, id);
+                self.tunnels_by_agent.entry(now.created.agent_id).or_default().insert(id);
+            }
+        });
     }
 
     fn apply_share(&self, recorded: &Recorded, event: &domain::share::Event) {
         let Some(id) = id_of(&recorded.stream, "share-") else { return };
-        if fold(&self.shares, id, recorded, event).is_none() {
-            return;
-        }
-        if let domain::share::Event::Created(created) = event {
-            if let Some(digest) = unhex(&created.token_hash) {
-                self.shares_by_token.insert(digest, id);
+        fold(&self.shares, id, recorded, event, |_, _| {
+            if let domain::share::Event::Created(created) = event {
+                if let Some(digest) = unhex(&created.token_hash) {
+                    self.shares_by_token.insert(digest, id);
+                }
+                self.shares_by_slug.insert(created.slug.clone(), id);
+                self.shares_by_tunnel.entry(created.tunnel_id).or_default().insert(id);
             }
-            self.shares_by_slug.insert(created.slug.clone(), id);
-            self.shares_by_tunnel.entry(created.tunnel_id).or_default().insert(id);
-        }
+        });
     }
 }
 
@@ -264,38 +268,38 @@ pub fn usable(key: &Key, now: Timestamp) -> bool {
     !key.revoked && key.created.expires_at.is_none_or(|at| at > now)
 }
 
-/// What an entry was before an event, and what it is after it.
-type Change<A> = (Option<Arc<Entry<A>>>, Arc<Entry<A>>);
-
-/// Replaces an entry by its successor; `None` when it had seen the event already.
+/// Replaces an entry by its successor and lets `index` follow; an event that is not the entry's next changes nothing.
 fn fold<K: Eq + Hash, A: Aggregate>(
     entries: &DashMap<K, Arc<Entry<A>>>,
     key: K,
     recorded: &Recorded,
     event: &A::Event,
-) -> Option<Change<A>> {
-    // The map's shard stays locked over the fold, so that two appliers cannot both take the same predecessor.
+    index: impl FnOnce(Option<&A>, &A),
+) {
+    // The map's shard stays locked over the fold and the index, so that of two appliers neither takes the other's
+    // predecessor nor leaves the index of an older state behind. Nobody holds an index while he asks for an entry.
     let slot = entries.entry(key);
     let before = match &slot {
         dashmap::Entry::Occupied(found) => Some(Arc::clone(found.get())),
         dashmap::Entry::Vacant(_) => None,
     };
-    if before.as_ref().is_some_and(|entry| entry.revision >= recorded.revision) {
-        return None;
+    // A gap means that somebody applied what he decided before this node had read what came before it. Taking it
+    // would lose the events between for ever; the reader brings them all, in order.
+    if recorded.revision != before.as_ref().map_or(0, |entry| entry.revision) + 1 {
+        return;
     }
     let mut state = before.as_ref().map(|entry| entry.state.clone()).unwrap_or_default();
     state.evolve(event);
-    let after = Arc::new(Entry {
+    index(before.as_ref().map(|entry| &entry.state), &state);
+    slot.insert(Arc::new(Entry {
         state,
         revision: recorded.revision,
         created_at: before.as_ref().map_or(recorded.recorded_at, |entry| entry.created_at),
         changed_at: recorded.recorded_at,
-    });
-    slot.insert(Arc::clone(&after));
-    Some((before, after))
+    }));
 }
 
-fn id_of<T: std::str::FromStr>(stream: &StreamName, prefix: &str) -> Option<T> {
+pub(crate) fn id_of<T: std::str::FromStr>(stream: &StreamName, prefix: &str) -> Option<T> {
     stream.as_str().strip_prefix(prefix)?.parse().ok()
 }
 

@@ -261,8 +261,12 @@ pub enum FrameError {
     Body { kind: u16, reason: String },
 }
 
+// What bincode may read for one body, against texts that claim to be huge. It counts every integer at its full width
+// although most take one byte, so the limit lies above that of the body by what the fixed parts of any body may count.
+const DECODE_BYTES_MAX: usize = BODY_BYTES_MAX + 256;
+
 fn config() -> impl bincode::config::Config {
-    bincode::config::standard().with_limit::<BODY_BYTES_MAX>()
+    bincode::config::standard().with_limit::<DECODE_BYTES_MAX>()
 }
 
 impl Frame {

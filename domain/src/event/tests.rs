@@ -1,1 +1,112 @@
 use super::*;
+use crate::{testing::at, tunnel::TunnelPaused};
+
+fn paused() -> Event {
+    Event::Tunnel(tunnel::Event::Paused(TunnelPaused {}))
+}
+fn unknown(event_type: &str, version: u16) -> Result<Event, DecodeError> {
+    Err(DecodeError::Unknown { event_type: event_type.to_owned(), version })
+}
+
+#[test]
+fn an_event_reads_back_as_it_was_stored() {
+    let stored = paused().encode();
+    assert_eq!((stored.event_type, stored.version, stored.data.as_str()), ("tunnel.paused", 1, "{}"));
+    assert_eq!(Event::decode("tunnel.paused", 1, "{}"), Ok(paused()));
+}
+
+#[test]
+fn a_type_or_version_of_another_release_is_unknown_not_broken() {
+    for (event_type, version) in [
+        ("tunnel.paused", 2),
+        ("tunnel.paused", 0),
+        ("tunnel.frozen", 1),
+        ("share.accessed", 2),
+        ("share.opened", 1),
+        ("key.created", 7),
+        ("claim.stolen", 1),
+        ("node.stopped", 1),
+        ("agent.promoted", 1),
+        ("webhook.created", 1),
+        ("tunnel", 1),
+        ("", 1),
+        (".", 1),
+    ] {
+        assert_eq!(Event::decode(event_type, version, "{}"), unknown(event_type, version));
+    }
+}
+
+#[test]
+fn data_without_its_shape_says_which_event_it_was() {
+    for data in ["", "{", "[]", "{}", "{\"reason\":\"bored\"}", "{\"reason\":\"requested\"} {}", "\u{0}"] {
+        let Err(DecodeError::Shape { event_type, version, reason }) =
+            Event::decode("tunnel.deleted", 1, data)
+        else {
+            panic!("{data:?} was read");
+        };
+        assert_eq!((event_type.as_str(), version), ("tunnel.deleted", 1));
+        assert!(!reason.is_empty());
+    }
+}
+
+// Today's version 1 stands for the newest, 0 for the one before.
+const FROM_0: &[Upcast] = &[
+    Upcast { event_type: "tunnel.paused", from: 0, step: |_| Value::Null },
+    Upcast {
+        event_type: "claim.released",
+        from: 0,
+        step: |mut old| {
+            let until = old["until"].take();
+            serde_json::json!({ "holder": old["owner"].take(), "quarantinedUntil": until })
+        },
+    },
+];
+
+#[test]
+fn an_older_version_is_read_through_its_step() {
+    let old = serde_json::json!({ "owner": "tun_1", "until": at(0).to_string() }).to_string();
+    let released = claim::ClaimReleased { holder: "tun_1".to_owned(), quarantined_until: Some(at(0)) };
+    let expected = Event::Claim(claim::Event::Released(released));
+    assert_eq!(decode_with(FROM_0, "claim.released", 0, &old), Ok(expected.clone()));
+    // The newest version does not pass any step.
+    let new = expected.encode();
+    assert_eq!(decode_with(FROM_0, "claim.released", 1, &new.data), Ok(expected));
+}
+
+#[test]
+fn steps_of_other_types_are_not_taken() {
+    assert_eq!(decode_with(FROM_0, "tunnel.resumed", 0, "{}"), unknown("tunnel.resumed", 0));
+}
+
+#[test]
+fn steps_are_walked_one_after_the_other_as_far_as_they_lead() {
+    const COUNT: fn(Value) -> Value = |value| Value::from(value.as_u64().unwrap_or_default() + 1);
+    let step = |from| Upcast { event_type: "tunnel.paused", from, step: COUNT };
+    // How far it came shows in the version that is then unknown.
+    let table = [step(5), step(6), step(7)];
+    assert_eq!(decode_with(&table, "tunnel.paused", 5, "0"), unknown("tunnel.paused", 8));
+    assert_eq!(decode_with(&table, "tunnel.paused", 7, "0"), unknown("tunnel.paused", 8));
+    assert_eq!(decode_with(&table, "tunnel.paused", 8, "0"), unknown("tunnel.paused", 8));
+    let with_a_gap = [step(5), step(7)];
+    assert_eq!(decode_with(&with_a_gap, "tunnel.paused", 5, "0"), unknown("tunnel.paused", 6));
+}
+
+#[test]
+fn broken_data_is_an_error_also_on_the_way_through_steps() {
+    for data in ["", "{", "nonsense"] {
+        let read = decode_with(FROM_0, "claim.released", 0, data);
+        assert!(matches!(read, Err(DecodeError::Shape { version: 0, .. })), "{data:?}: {read:?}");
+    }
+    // A step whose result has not the newest shape.
+    let read = decode_with(FROM_0, "tunnel.paused", 0, "{}");
+    assert!(matches!(read, Err(DecodeError::Shape { .. })), "{read:?}");
+}
+
+#[test]
+fn the_steps_of_this_build_lead_from_a_version_to_the_next_in_order() {
+    for pair in UPCASTS.windows(2) {
+        let [first, second] = pair else { unreachable!("windows of two") };
+        let ordered = (first.event_type, first.from) < (second.event_type, second.from);
+        assert!(ordered, "{} v{} stands before v{}", first.event_type, first.from, second.from);
+    }
+}

@@ -1,1 +1,472 @@
-//! The consequences of facts, by following the log.
+//! The consequences of facts, by following the log: ports open and close, agents are told, running streams end,
+//! children follow their parents, claims are confirmed and freed.
+//!
+//! Nothing is correct because the follower ran: `Routes` refuses by itself. It keeps no checkpoint: at start it sweeps
+//! what a former life may have left undone, then follows from the head. Everything it does may be done twice.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use domain::{
+    agent::{self, DisconnectReason},
+    claim::{self, Claim, ClaimKind, ClaimTaken, UNCONFIRMED_MS_MAX},
+    event::Event,
+    ids::{AgentId, EventId, ShareId, TunnelId, WorkspaceId},
+    names::Name,
+    recorded::{Families, Family, Recorded, StreamName},
+    share::{self, RevokeReason},
+    tunnel::{self, DeleteReason},
+    workspace,
+};
+use futures_util::{StreamExt as _, stream};
+use projections::routes::Routes;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Executor, FailFast, Who, timekeeper::Timekeeper};
+use crate::{
+    clock::SharedClock,
+    creation::{Creator, claim_stream, name_key, public_share},
+    event_log::SharedLog,
+    gateway::Gateway,
+    running::{Running, Under},
+    tunnel_ports::TunnelPorts,
+};
+
+/// Facts are read in batches of this many.
+const BATCH: usize = 1_000;
+/// How many consequences are carried out at once: group commit makes them share their fsyncs.
+const AT_ONCE: usize = 64;
+/// How often forgotten claims are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// An idempotency key is remembered for a day (milliseconds).
+const IDEMPOTENCY_MS: i64 = 86_400_000;
+
+/// What the follower works with.
+#[derive(Debug)]
+pub struct Parts {
+    pub log: SharedLog,
+    pub clock: SharedClock,
+    pub routes: Arc<Routes>,
+    pub executor: Executor,
+    pub creator: Arc<Creator>,
+    pub gateway: Gateway,
+    pub tunnel_ports: TunnelPorts,
+    pub running: Arc<Running>,
+    pub timekeeper: Arc<Timekeeper>,
+}
+
+/// Follows the facts.
+#[derive(Debug)]
+pub struct Follower {
+    parts: Parts,
+    /// Every open tunnel's name and agent as of the last fact: a change says only the new ones.
+    homes: HashMap<TunnelId, Home>,
+    after: u64,
+    _fail_fast: FailFast,
+}
+
+#[derive(Debug)]
+struct Home {
+    agent: AgentId,
+    name: Name,
+}
+
+/// Something to append because of a fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Consequence {
+    Confirm { kind: ClaimKind, key: String, holder: String },
+    Release { kind: ClaimKind, key: String, holder: String },
+    Abandon { kind: ClaimKind, key: String, command_id: Uuid },
+    RevokeShare { id: ShareId, reason: RevokeReason },
+    DeleteTunnel { id: TunnelId },
+}
+
+impl Follower {
+    /// Starts at the head: call it before anything new is appended.
+    pub fn new(parts: Parts) -> Self {
+        let after = *parts.log.head().borrow();
+        let homes = parts
+            .routes
+            .all_tunnels()
+            .into_iter()
+            .filter_map(|(id, entry)| {
+                let created = &entry.state.open()?.created;
+                Some((id, Home { agent: created.agent_id, name: created.name.clone() }))
+            })
+            .collect();
+        Self { parts, homes, after, _fail_fast: FailFast("follower") }
+    }
+
+    /// Works until it is told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        self.sweep_children().await;
+        self.sweep_claims().await;
+        let mut head = self.parts.log.head();
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        sweep.reset();
+        loop {
+            self.catch_up().await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = head.changed() => if changed.is_err() { return },
+                _ = sweep.tick() => self.sweep_claims().await,
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) {
+        loop {
+            let facts = Families::only(Family::Facts);
+            let batch = match self.parts.log.read_all(self.after, facts, BATCH).await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    tracing::error!(%error, "facts cannot be read, their consequences wait");
+                    return;
+                }
+            };
+            let Some(last) = batch.last() else { return };
+            let reached = last.position;
+            let mut consequences = Vec::new();
+            for recorded in &batch {
+                // What this build does not know has no consequences here.
+                let Ok(event) = recorded.event() else { continue };
+                self.parts.routes.apply(recorded, &event);
+                self.parts.timekeeper.note(&event);
+                self.act(recorded, &event);
+                let found = self.consequences(recorded, &event);
+                consequences.extend(found.into_iter().map(|it| (recorded.workspace, Some(recorded.id), it)));
+            }
+            self.carry_out(consequences).await;
+            self.after = reached;
+        }
+    }
+
+    /// What happens in this process because of a fact, at once.
+    fn act(&self, recorded: &Recorded, event: &Event) {
+        let Parts { gateway, running, .. } = &self.parts;
+        match event {
+            Event::Tunnel(event) => {
+                let Some(id) = tunnel_of(&recorded.stream) else { return };
+                self.act_on_tunnel(id, event);
+            }
+            Event::Share(share::Event::Revoked(_) | share::Event::Expired(_)) => {
+                if let Some(id) = share_of(&recorded.stream) {
+                    running.end(Under::Share(id));
+                }
+            }
+            Event::Agent(agent::Event::Deleted(deleted)) => {
+                gateway.end(deleted.agent_id, DisconnectReason::Deleted);
+                running.end(Under::Agent(deleted.agent_id));
+                for id in self.parts.routes.tunnels_of(deleted.agent_id) {
+                    self.parts.tunnel_ports.sync(id);
+                    running.end(Under::Tunnel(id));
+                }
+            }
+            Event::Workspace(workspace::Event::KeyRevoked(revoked)) => {
+                running.end(Under::Key(revoked.key_id));
+                gateway.end_by_key(revoked.key_id);
+            }
+            Event::Share(_)
+            | Event::Agent(_)
+            | Event::Workspace(_)
+            | Event::Claim(_)
+            | Event::Node(_)
+            | Event::Access(_) => {}
+        }
+    }
+
+    fn act_on_tunnel(&self, id: TunnelId, event: &tunnel::Event) {
+        let Parts { gateway, running, routes, .. } = &self.parts;
+        match event {
+            tunnel::Event::Created(_) => {
+                self.parts.tunnel_ports.sync(id);
+                // An agent that is away is told when it comes.
+                let _ = gateway.assign(id);
+            }
+            tunnel::Event::Updated(updated) => {
+                // What ran to the old place ends; a new name or new metadata disturb nobody.
+                let moved = updated.agent_id.is_some() || updated.target.is_some();
+                if moved {
+                    running.end(Under::Tunnel(id));
+                }
+                self.parts.tunnel_ports.sync(id);
+                if moved || updated.name.is_some() || updated.protocol.is_some() {
+                    let _ = gateway.assign(id);
+                }
+            }
+            tunnel::Event::Paused(_) => {
+                self.parts.tunnel_ports.sync(id);
+                running.end(Under::Tunnel(id));
+            }
+            tunnel::Event::Resumed(_) => self.parts.tunnel_ports.sync(id),
+            tunnel::Event::Expired(_) | tunnel::Event::Deleted(_) => {
+                self.parts.tunnel_ports.sync(id);
+                running.end(Under::Tunnel(id));
+                if let Some(tunnel::Tunnel::Closed(details)) =
+                    routes.tunnel(id).map(|entry| entry.state.clone())
+                {
+                    gateway.withdraw(details.created.agent_id, id);
+                }
+            }
+            tunnel::Event::Connected(_) | tunnel::Event::Disconnected(_) => {}
+        }
+    }
+
+    /// What is to be appended because of a fact.
+    fn consequences(&mut self, recorded: &Recorded, event: &Event) -> Vec<Consequence> {
+        match event {
+            Event::Tunnel(event) => match tunnel_of(&recorded.stream) {
+                Some(id) => self.of_tunnel(id, recorded.workspace, event),
+                None => vec![],
+            },
+            Event::Share(share::Event::Created(created)) if created.slug_chosen => {
+                let (key, holder) = (created.slug.clone(), created.share_id.to_string());
+                vec![Consequence::Confirm { kind: ClaimKind::Slug, key, holder }]
+            }
+            Event::Share(share::Event::Revoked(_) | share::Event::Expired(_)) => {
+                let entry = share_of(&recorded.stream).and_then(|id| self.parts.routes.share(id));
+                let created = entry.as_ref().and_then(|entry| entry.state.created.as_ref());
+                created
+                    .filter(|created| created.slug_chosen)
+                    .map(|created| {
+                        let (key, holder) = (created.slug.clone(), created.share_id.to_string());
+                        Consequence::Release { kind: ClaimKind::Slug, key, holder }
+                    })
+                    .into_iter()
+                    .collect()
+            }
+            Event::Agent(agent::Event::Deleted(deleted)) => {
+                let tunnels = self.parts.routes.tunnels_of(deleted.agent_id);
+                tunnels.into_iter().map(|id| Consequence::DeleteTunnel { id }).collect()
+            }
+            Event::Share(_)
+            | Event::Agent(_)
+            | Event::Workspace(_)
+            | Event::Claim(_)
+            | Event::Node(_)
+            | Event::Access(_) => vec![],
+        }
+    }
+
+    fn of_tunnel(&mut self, id: TunnelId, workspace: WorkspaceId, event: &tunnel::Event) -> Vec<Consequence> {
+        let holder = id.to_string();
+        let name_claim = |name: &Name| (ClaimKind::TunnelName, name_key(workspace, name.as_str()));
+        match event {
+            tunnel::Event::Created(created) => {
+                self.homes.insert(id, Home { agent: created.agent_id, name: created.name.clone() });
+                let (kind, key) = name_claim(&created.name);
+                let port = created.tunnel_port.to_string();
+                vec![
+                    Consequence::Confirm { kind, key, holder: holder.clone() },
+                    Consequence::Confirm { kind: ClaimKind::TunnelPort, key: port, holder },
+                ]
+            }
+            tunnel::Event::Updated(updated) => {
+                let mut found = Vec::new();
+                let Some(home) = self.homes.get_mut(&id) else { return found };
+                if let Some(name) = &updated.name {
+                    let (kind, key) = name_claim(name);
+                    found.push(Consequence::Confirm { kind, key, holder: holder.clone() });
+                    let (kind, key) = name_claim(&std::mem::replace(&mut home.name, name.clone()));
+                    found.push(Consequence::Release { kind, key, holder });
+                }
+                if let Some(agent) = updated.agent_id {
+                    let former = std::mem::replace(&mut home.agent, agent);
+                    self.parts.gateway.withdraw(former, id);
+                }
+                if updated.is_public == Some(false)
+                    && let Some((id, _)) = public_share(&self.parts.routes, id)
+                {
+                    found.push(Consequence::RevokeShare { id, reason: RevokeReason::Requested });
+                }
+                found
+            }
+            tunnel::Event::Deleted(_) | tunnel::Event::Expired(_) => {
+                self.homes.remove(&id);
+                let reason = if matches!(event, tunnel::Event::Expired(_)) {
+                    RevokeReason::TunnelExpired
+                } else {
+                    RevokeReason::TunnelDeleted
+                };
+                self.end_of_tunnel(id, reason)
+            }
+            tunnel::Event::Connected(_)
+            | tunnel::Event::Disconnected(_)
+            | tunnel::Event::Paused(_)
+            | tunnel::Event::Resumed(_) => vec![],
+        }
+    }
+
+    fn end_of_tunnel(&self, id: TunnelId, reason: RevokeReason) -> Vec<Consequence> {
+        let Some(entry) = self.parts.routes.tunnel(id) else { return vec![] };
+        let tunnel::Tunnel::Closed(details) = &entry.state else { return vec![] };
+        let (created, holder) = (&details.created, id.to_string());
+        let shares = self.parts.routes.shares_of(id);
+        let live = shares
+            .into_iter()
+            .filter(|share| self.parts.routes.share(*share).is_some_and(|entry| entry.state.ended.is_none()));
+        let mut found: Vec<_> = live.map(|id| Consequence::RevokeShare { id, reason }).collect();
+        let key = name_key(created.workspace_id, created.name.as_str());
+        found.push(Consequence::Release { kind: ClaimKind::TunnelName, key, holder: holder.clone() });
+        let key = created.tunnel_port.to_string();
+        found.push(Consequence::Release { kind: ClaimKind::TunnelPort, key, holder });
+        found
+    }
+
+    async fn carry_out(&self, consequences: Vec<(WorkspaceId, Option<EventId>, Consequence)>) {
+        stream::iter(consequences)
+            .for_each_concurrent(AT_ONCE, |(workspace, cause, consequence)| async move {
+                let who = Who { causation: cause, ..Who::hub(workspace, "follower") };
+                if let Err(error) = self.append(who, consequence.clone()).await {
+                    // The next start's sweep, or the next minute's, finds it again.
+                    tracing::warn!(error, ?consequence, "a consequence was not recorded");
+                }
+            })
+            .await;
+    }
+
+    async fn append(&self, who: Who, consequence: Consequence) -> Result<(), String> {
+        let executor = &self.parts.executor;
+        let now = self.parts.clock.now();
+        match consequence {
+            Consequence::Confirm { kind, key, holder } => {
+                let command = claim::Command::Confirm { holder };
+                let done = executor.claim(claim_stream(kind, &key), who, command).await;
+                done.map(|_| ()).map_err(|error| format!("{error:?}"))
+            }
+            // A tunnel that was renamed and took its old name back keeps it.
+            Consequence::Release { kind, key, holder }
+                if held_again(&self.parts.routes, kind, &key, &holder) =>
+            {
+                Ok(())
+            }
+            Consequence::Abandon { kind, key, command_id } => {
+                let command = claim::Command::Abandon { command_id };
+                let done = executor.claim(claim_stream(kind, &key), who, command).await;
+                if done.is_ok() {
+                    self.give_back(kind, &key);
+                }
+                done.map(|_| ()).map_err(|error| format!("{error:?}"))
+            }
+            Consequence::Release { kind, key, holder } => {
+                let command = claim::Command::Release { holder, now };
+                executor
+                    .claim(claim_stream(kind, &key), who, command)
+                    .await
+                    .map_err(|error| format!("{error:?}"))?;
+                self.give_back(kind, &key);
+                Ok(())
+            }
+            Consequence::RevokeShare { id, reason } => {
+                let done = executor.share(id, who, share::Command::Revoke { reason }).await;
+                done.map(|_| ()).map_err(|error| format!("{error:?}"))
+            }
+            Consequence::DeleteTunnel { id } => {
+                let command = tunnel::Command::Delete { reason: DeleteReason::AgentDeleted };
+                let done = executor.tunnel(id, who, command).await;
+                done.map(|_| ()).map_err(|error| format!("{error:?}"))
+            }
+        }
+    }
+
+    fn give_back(&self, kind: ClaimKind, key: &str) {
+        if kind == ClaimKind::TunnelPort
+            && let Ok(port) = key.parse()
+        {
+            self.parts.creator.ports.give_back(port);
+        }
+    }
+
+    /// Children whose parents ended in a former life.
+    async fn sweep_children(&self) {
+        let routes = &self.parts.routes;
+        let mut found = Vec::new();
+        for (id, entry) in routes.all_tunnels() {
+            match &entry.state {
+                tunnel::Tunnel::Open(details) => {
+                    let agent = routes.agent(details.created.agent_id);
+                    if agent.is_some_and(|agent| agent.state.deleted) {
+                        found.push((details.created.workspace_id, None, Consequence::DeleteTunnel { id }));
+                    }
+                }
+                tunnel::Tunnel::Closed(details) => {
+                    let orphans = self.end_of_tunnel(id, RevokeReason::TunnelDeleted);
+                    let orphans =
+                        orphans.into_iter().filter(|it| matches!(it, Consequence::RevokeShare { .. }));
+                    found.extend(orphans.map(|it| (details.created.workspace_id, None, it)));
+                }
+                tunnel::Tunnel::Unknown => {}
+            }
+        }
+        self.carry_out(found).await;
+    }
+
+    /// Claims whose holders never came, or are gone.
+    async fn sweep_claims(&self) {
+        let now = self.parts.clock.now();
+        let mut found = Vec::new();
+        for (_, entry) in self.parts.routes.all_claims() {
+            let Some(held) = entry.state.holder() else { continue };
+            let age_ms = now.millis() - entry.changed_at.millis();
+            let confirmed = matches!(entry.state, Claim::Confirmed(_));
+            let verdict = match held.kind {
+                ClaimKind::Idempotency if age_ms > IDEMPOTENCY_MS => Some(false),
+                ClaimKind::Idempotency => None,
+                ClaimKind::TunnelName | ClaimKind::TunnelPort | ClaimKind::Slug => {
+                    let exists = holds(&self.parts.routes, held);
+                    let due = age_ms > UNCONFIRMED_MS_MAX && (exists != confirmed);
+                    due.then_some(exists)
+                }
+            };
+            let (kind, key, holder) = (held.kind, held.key.clone(), held.holder.clone());
+            let consequence = match verdict {
+                Some(true) => Consequence::Confirm { kind, key, holder },
+                Some(false) if !confirmed && kind != ClaimKind::Idempotency => {
+                    Consequence::Abandon { kind, key, command_id: held.command_id }
+                }
+                Some(false) => Consequence::Release { kind, key, holder },
+                None => continue,
+            };
+            found.push((held.workspace_id, None, consequence));
+        }
+        self.carry_out(found).await;
+    }
+}
+
+/// Whether a name that was to be freed is its holder's again.
+fn held_again(routes: &Routes, kind: ClaimKind, key: &str, holder: &str) -> bool {
+    let tunnel = || holder.parse::<TunnelId>().ok().and_then(|id| routes.tunnel(id));
+    kind == ClaimKind::TunnelName
+        && tunnel().is_some_and(|entry| {
+            entry.state.open().is_some_and(|details| {
+                name_key(details.created.workspace_id, details.created.name.as_str()) == key
+            })
+        })
+}
+
+/// Whether the holder of a claim exists and has the claimed thing.
+fn holds(routes: &Routes, claim: &ClaimTaken) -> bool {
+    let tunnel = || claim.holder.parse::<TunnelId>().ok().and_then(|id| routes.tunnel(id));
+    match claim.kind {
+        ClaimKind::TunnelName => held_again(routes, claim.kind, &claim.key, &claim.holder),
+        ClaimKind::TunnelPort => tunnel().is_some_and(|entry| {
+            entry.state.open().is_some_and(|details| details.created.tunnel_port.to_string() == claim.key)
+        }),
+        ClaimKind::Slug => {
+            let share = claim.holder.parse::<ShareId>().ok().and_then(|id| routes.share(id));
+            share.is_some_and(|entry| {
+                let slug = entry.state.created.as_ref().map(|created| created.slug.as_str());
+                entry.state.ended.is_none() && slug == Some(claim.key.as_str())
+            })
+        }
+        ClaimKind::Idempotency => true,
+    }
+}
+
+fn tunnel_of(stream: &StreamName) -> Option<TunnelId> {
+    stream.as_str().strip_prefix("tunnel-")?.parse().ok()
+}
+
+fn share_of(stream: &StreamName) -> Option<ShareId> {
+    stream.as_str().strip_prefix("share-")?.parse().ok()
+}

@@ -1,1 +1,194 @@
 //! Turns what falls due into commands: expiries become events. Nothing waits for it: the edge refuses by the clock.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use domain::{
+    event::Event,
+    ids::{ShareId, TunnelId},
+    share,
+    time::Timestamp,
+    tunnel,
+};
+use parking_lot::Mutex;
+use projections::routes::Routes;
+use tokio_util::sync::CancellationToken;
+
+use super::{Executor, FailFast, Who};
+use crate::clock::SharedClock;
+
+/// How often the timekeeper looks: running streams of an expired share end within 1 s.
+const TICK: Duration = Duration::from_millis(250);
+/// How many expiries are carried out in one tick; the rest waits for the next.
+const DUE_PER_TICK_MAX: usize = 1_000;
+/// When wall and monotonic clock part by more than this, one of them is wrong (milliseconds).
+const CLOCKS_APART_MS_MAX: i64 = 60_000;
+/// How long the clocks must agree again before anything is appended in their name.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
+/// Sleeping actors' addresses are forgotten every so many ticks.
+const SLEEPERS_TICKS: u32 = 120;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Share(ShareId),
+    Tunnel(TunnelId),
+}
+
+/// Owns what falls due, and when.
+#[derive(Debug)]
+pub struct Timekeeper {
+    executor: Executor,
+    routes: Arc<Routes>,
+    clock: SharedClock,
+    due: Mutex<BTreeSet<(Timestamp, Due)>>,
+    _fail_fast: FailFast,
+}
+
+impl Timekeeper {
+    /// Knows from `routes` what is due at some time; the follower tells it what comes.
+    pub fn new(executor: Executor, routes: Arc<Routes>, clock: SharedClock) -> Self {
+        let shares = routes.all_shares().into_iter().filter_map(|(id, entry)| {
+            let created = entry.state.created.as_ref().filter(|_| entry.state.ended.is_none())?;
+            Some((created.expires_at?, Due::Share(id)))
+        });
+        let tunnels = routes
+            .all_tunnels()
+            .into_iter()
+            .filter_map(|(id, entry)| Some((entry.state.open()?.created.expires_at?, Due::Tunnel(id))));
+        let due = Mutex::new(shares.chain(tunnels).collect());
+        Self { executor, routes, clock, due, _fail_fast: FailFast("timekeeper") }
+    }
+
+    /// Notes what a fact makes due.
+    pub fn note(&self, event: &Event) {
+        let due = match event {
+            Event::Share(share::Event::Created(created)) => {
+                created.expires_at.map(|at| (at, Due::Share(created.share_id)))
+            }
+            Event::Tunnel(tunnel::Event::Created(created)) => {
+                created.expires_at.map(|at| (at, Due::Tunnel(created.tunnel_id)))
+            }
+            Event::Share(_)
+            | Event::Tunnel(_)
+            | Event::Workspace(_)
+            | Event::Agent(_)
+            | Event::Claim(_)
+            | Event::Node(_)
+            | Event::Access(_) => None,
+        };
+        self.due.lock().extend(due);
+    }
+
+    /// Works until it is told to stop.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut clocks = Clocks::new(self.clock.now());
+        let mut tick = 0_u32;
+        while stop.run_until_cancelled(tokio::time::sleep(TICK)).await.is_some() {
+            let now = self.clock.now();
+            if clocks.agree(now) {
+                self.carry_out(now).await;
+            }
+            tick = tick.wrapping_add(1);
+            if tick.is_multiple_of(SLEEPERS_TICKS) {
+                self.executor.forget_sleepers();
+            }
+        }
+    }
+
+    /// Expires everything that is due at `now`.
+    pub async fn carry_out(&self, now: Timestamp) {
+        for _ in 0..DUE_PER_TICK_MAX {
+            let next = self.due.lock().first().copied().filter(|(at, _)| *at <= now);
+            let Some((at, due)) = next else { return };
+            if !self.expire(due, now).await {
+                // The log takes no writes: what is due stays due.
+                return;
+            }
+            self.due.lock().remove(&(at, due));
+        }
+    }
+
+    async fn expire(&self, due: Due, now: Timestamp) -> bool {
+        match due {
+            Due::Share(id) => {
+                let entry = self.routes.share(id);
+                let owner =
+                    entry.and_then(|entry| entry.state.created.as_ref().map(|created| created.workspace_id));
+                let Some(owner) = owner else { return true };
+                let who = Who::hub(owner, "timekeeper");
+                settled(self.executor.share(id, who, share::Command::Expire { now }).await)
+            }
+            Due::Tunnel(id) => {
+                let entry = self.routes.tunnel(id);
+                let owner =
+                    entry.and_then(|entry| entry.state.open().map(|details| details.created.workspace_id));
+                let Some(owner) = owner else { return true };
+                let who = Who::hub(owner, "timekeeper");
+                settled(self.executor.tunnel(id, who, tunnel::Command::Expire { now }).await)
+            }
+        }
+    }
+}
+
+/// Whether the matter is closed: done, or refused for good.
+fn settled<R: std::fmt::Debug>(answer: Result<super::Done, super::ExecuteError<R>>) -> bool {
+    match answer {
+        Ok(_) | Err(super::ExecuteError::Rejected(_) | super::ExecuteError::NotFound) => true,
+        Err(error) => {
+            tracing::warn!(?error, "an expiry could not be recorded, it is tried again");
+            false
+        }
+    }
+}
+
+/// Watches whether wall clock and monotonic clock go alike.
+#[derive(Debug)]
+struct Clocks {
+    wall: Timestamp,
+    monotonic: Instant,
+    unsettled_since: Option<Instant>,
+}
+
+impl Clocks {
+    fn new(now: Timestamp) -> Self {
+        Self { wall: now, monotonic: Instant::now(), unsettled_since: None }
+    }
+
+    fn agree(&mut self, now: Timestamp) -> bool {
+        let wall_ms = now.millis() - self.wall.millis();
+        let monotonic_ms = i64::try_from(self.monotonic.elapsed().as_millis()).unwrap_or(i64::MAX);
+        if wall_ms.saturating_sub(monotonic_ms).abs() > CLOCKS_APART_MS_MAX {
+            tracing::error!(
+                wall_ms,
+                monotonic_ms,
+                "the wall clock jumped, expiries are not recorded until it settles"
+            );
+            self.unsettled_since = Some(Instant::now());
+        }
+        self.wall = now;
+        self.monotonic = Instant::now();
+        if self.unsettled_since.is_some_and(|since| since.elapsed() > SETTLED_AFTER) {
+            self.unsettled_since = None;
+        }
+        self.unsettled_since.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_is_not_believed() {
+        let start = Timestamp::from_millis(1_000_000);
+        let mut clocks = Clocks::new(start);
+        assert!(clocks.agree(start.plus_ms(1)));
+        assert!(!clocks.agree(start.plus_ms(3_600_000)));
+        assert!(!clocks.agree(start.plus_ms(3_600_001)), "it has to settle first");
+        let mut clocks = Clocks::new(start);
+        assert!(!clocks.agree(start.plus_ms(-3_600_000)));
+    }
+}

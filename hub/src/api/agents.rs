@@ -26,11 +26,25 @@ pub async fn register(
     let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
     let asked = match &body.value.agent_id {
         None => None,
-        Some(text) => {
-            Some(text.parse::<AgentId>().map_err(|_| ApiError::field("agentId", "must be a UUID in lower case"))?)
-        }
+        Some(text) => Some(
+            text.parse::<AgentId>()
+                .map_err(|_| ApiError::field("agentId", "must be a UUID in lower case"))?,
+        ),
     };
-    let names = names(body.value.label.as_deref(), body.value.name.as_deref())?;
+    // Who registers again without a label keeps the one it has.
+    let known = asked.and_then(|id| ports.routes.agent(id)).and_then(|entry| {
+        let registered = entry.state.registered.as_ref()?;
+        (registered.workspace_id == caller.workspace)
+            .then(|| (registered.label.clone(), registered.name.clone()))
+    });
+    let (label, name) = (body.value.label.as_deref(), body.value.name.as_deref());
+    let names = match known {
+        Some((known_label, known_name)) => names(
+            Some(label.unwrap_or(known_label.as_str())),
+            Some(name.or(label).unwrap_or(known_name.as_str())),
+        )?,
+        None => names(label, name)?,
+    };
     let issue = Issue { id: asked, names, client_type: None, life_ms: TOKEN_LIFE_MS };
     let (credentials, created) = issue.carry_out(&ports, &caller, &seed).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
@@ -49,12 +63,13 @@ pub async fn provision(
     if !(300..=86_400).contains(&seconds) {
         return Err(ApiError::field("ttlSeconds", "must be from 300 to 86400"));
     }
-    let client_type: ClientType = serde_json::from_value(body.value.client_type.clone().into()).map_err(|_| {
-        ApiError::field(
-            "clientType",
-            "must be one of cursor, claude-code, codex, devin, github-actions, cli, sdk, other",
-        )
-    })?;
+    let client_type: ClientType =
+        serde_json::from_value(body.value.client_type.clone().into()).map_err(|_| {
+            ApiError::field(
+                "clientType",
+                "must be one of cursor, claude-code, codex, devin, github-actions, cli, sdk, other",
+            )
+        })?;
     let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
     let names = names(body.value.label.as_deref(), body.value.name.as_deref())?;
     let life_ms = i64::try_from(seconds).expect("at most a day") * 1_000;
@@ -116,23 +131,28 @@ impl Issue {
 }
 
 /// `GET /v1/agents`.
-pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn list(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let page = lists::page(&lists::parameters(&request, &["limit", "cursor"])?)?;
     lists::see_own_writes(&ports, &caller, &request).await;
-    let (ids, next) = lists::view(ports.catalog.agents(caller.workspace, page.cursor.as_deref(), page.limit))?;
-    let shown: Vec<_> =
-        ids.into_iter().filter_map(|id| present::agent(&ports, id, &*ports.routes.agent(id)?)).collect();
-    Ok(lists::answer(&request, &shown, next.as_deref()))
+    let found = lists::view(ports.catalog.agents(caller.workspace, page.of_view()))?;
+    let entries = found.rows.iter().filter_map(|row| Some((row.id, ports.routes.agent(row.id)?)));
+    let shown: Vec<_> = entries.filter_map(|(id, entry)| present::agent(&ports, id, &entry)).collect();
+    Ok(lists::answer(&request, &shown, found.next.as_deref()))
 }
 
 /// `GET /v1/agents/online`.
 pub async fn online(ports: web::Data<Ports>, caller: Caller) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
-    let mut ids = ports.sessions.online(caller.workspace);
+    let online = ports.gateway.online().into_iter().filter(|online| online.workspace == caller.workspace);
+    let mut ids: Vec<_> = online.map(|online| online.agent).collect();
     ids.sort_unstable();
-    let shown: Vec<_> =
-        ids.into_iter().filter_map(|id| present::agent(&ports, id, &*ports.routes.agent(id)?)).collect();
+    let entries = ids.into_iter().filter_map(|id| Some((id, ports.routes.agent(id)?)));
+    let shown: Vec<_> = entries.filter_map(|(id, entry)| present::agent(&ports, id, &entry)).collect();
     Ok(HttpResponse::Ok().json(shown))
 }
 
@@ -150,7 +170,11 @@ pub fn find(
 }
 
 /// `GET /v1/agents/:id`.
-pub async fn get(ports: web::Data<Ports>, caller: Caller, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn get(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = find(&ports, &caller, &id)?;
     let shown = present::agent(&ports, id, &entry);

@@ -63,6 +63,10 @@ fn is_json(request: &HttpRequest) -> bool {
 /// # Errors
 /// 400 naming the field where serde can tell it.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // serde would take an array for an object, by position.
+    if bytes.trim_ascii_start().first().is_some_and(|first| b"[0123456789-tfn\"".contains(first)) {
+        return Err(ApiError::field("body", "must be a JSON object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -80,11 +84,17 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         match named(words) {
             Some((field, "unknown field")) => ApiError::field(field, "is no field of this request"),
             Some((field, _)) => ApiError::field(field, "is required"),
-            None => ApiError::field(if path == "." { "body" } else { &path }, format_args!("is wrong: {words}")),
+            None => {
+                ApiError::field(if path == "." { "body" } else { &path }, format_args!("is wrong: {words}"))
+            }
         }
     })?;
     deserializer.end().map_err(|_| {
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", "Something follows the JSON value in the body.")
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_json",
+            "Something follows the JSON value in the body.",
+        )
     })?;
     Ok(value)
 }
@@ -110,7 +120,8 @@ mod tests {
             (r#"{"target":"a:1"}"#, "agentId"),
             (r#"{"target":"a:1","agentId":7}"#, "agentId"),
             (r#"{"target":"a:1","agentId":"x","isPublic":"yes"}"#, "isPublic"),
-            ("[]", "target"),
+            ("[]", "body"),
+            (r#"["a:1","x",null,null,null,null]"#, "body"),
             ("7", "body"),
         ] {
             let error = read::<CreateTunnel>(text.as_bytes()).unwrap_err();

@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 
-use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload, http::StatusCode, http::header, web};
+use actix_web::{
+    FromRequest, HttpMessage as _, HttpRequest, dev::Payload, http::StatusCode, http::header, web,
+};
 use domain::{
     ids::{AgentId, KeyId, RequestId, WorkspaceId},
     recorded::Actor,
     workspace::Scope,
 };
 
-use super::{Ports, error::ApiError};
+use super::{Ports, error::ApiError, limit};
 use crate::{
     actors::Who,
     secrets::{SecretKind, sha256},
@@ -18,7 +20,11 @@ use crate::{
 /// By what the caller is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum By {
-    Key { id: KeyId, name: String, scopes: Vec<Scope> },
+    Key {
+        id: KeyId,
+        name: String,
+        scopes: Vec<Scope>,
+    },
     /// An agent with its own token: it may look after itself and its tunnels.
     Agent(AgentId),
 }
@@ -78,12 +84,25 @@ impl FromRequest for Caller {
     type Future = std::future::Ready<Result<Self, Self::Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        std::future::ready(identify(request).map_err(Into::into))
+        std::future::ready(identified(request).map_err(Into::into))
     }
 }
 
-fn identify(request: &HttpRequest) -> Result<Caller, ApiError> {
+/// Counts as well: a caller by its key, a failure by its address, so that guessing is slow.
+fn identified(request: &HttpRequest) -> Result<Caller, ApiError> {
     let ports = request.app_data::<web::Data<Ports>>().expect("every App of the API carries its ports");
+    match identify(ports, request) {
+        Ok(caller) => {
+            if let Some(id) = caller.key_id() {
+                limit::count_key(ports, request, id)?;
+            }
+            Ok(caller)
+        }
+        Err(error) => limit::count_public(ports, request).and(Err(error)),
+    }
+}
+
+fn identify(ports: &Ports, request: &HttpRequest) -> Result<Caller, ApiError> {
     let secret = secret_of(request)?;
     let (digest, now, id) = (sha256(secret.as_bytes()), ports.clock.now(), request_id(request));
     if secret.starts_with(SecretKind::AgentToken.prefix()) {

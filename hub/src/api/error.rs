@@ -55,7 +55,8 @@ impl ApiError {
     }
     /// A bug or a broken dependency: the caller learns no internals.
     pub fn internal(error: impl fmt::Display) -> Self {
-        let message = "The hub failed to answer this request; its operator finds the cause by the request id.";
+        let message =
+            "The hub failed to answer this request; its operator finds the cause by the request id.";
         Self {
             internal: Some(error.to_string()),
             ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
@@ -97,12 +98,18 @@ impl<R: Refusal> From<ExecuteError<R>> for ApiError {
             }
             ExecuteError::Unavailable(reason) => with(
                 reason,
-                Self::unavailable("log_unavailable", "The event log takes no writes now; nothing was changed."),
+                Self::unavailable(
+                    "log_unavailable",
+                    "The event log takes no writes now; nothing was changed.",
+                ),
             ),
             ExecuteError::Refused(reason) => Self::internal(reason),
             ExecuteError::InDoubt(reason) => with(
                 reason,
-                Self::unavailable("in_doubt", "It is not known whether this was done; look before trying again."),
+                Self::unavailable(
+                    "in_doubt",
+                    "It is not known whether this was done; look before trying again.",
+                ),
             ),
         }
     }
@@ -112,6 +119,7 @@ impl Refusal for workspace::Rejection {
     fn to_api(&self) -> ApiError {
         let words = format!("{self}.");
         match self {
+            Self::WorkspaceExists | Self::KeyExists(_) => ApiError::conflict("already_exists", words),
             Self::WorkspaceUnknown => ApiError::new(StatusCode::NOT_FOUND, "workspace_not_found", words),
             Self::KeyUnknown(id) => ApiError::not_found("key", id),
             Self::KeysExhausted => ApiError::conflict("keys_exhausted", words),
@@ -126,7 +134,9 @@ impl Refusal for agent::Rejection {
     fn to_api(&self) -> ApiError {
         let words = format!("{self}.");
         match self {
-            Self::AgentUnknown | Self::AgentGone => ApiError::new(StatusCode::NOT_FOUND, "agent_not_found", words),
+            Self::AgentUnknown | Self::AgentGone => {
+                ApiError::new(StatusCode::NOT_FOUND, "agent_not_found", words)
+            }
             Self::TokenUnknown => ApiError::new(StatusCode::UNAUTHORIZED, "invalid_agent_token", words),
             Self::SessionSuperseded => ApiError::conflict("session_superseded", words),
         }
@@ -137,6 +147,7 @@ impl Refusal for tunnel::Rejection {
     fn to_api(&self) -> ApiError {
         let words = format!("{self}.");
         match self {
+            Self::TunnelExists => ApiError::conflict("already_exists", words),
             Self::TunnelUnknown => ApiError::new(StatusCode::NOT_FOUND, "tunnel_not_found", words),
             Self::ProtectedPort { port, engine } => ApiError::bad(
                 "protected_port",
@@ -155,6 +166,7 @@ impl Refusal for share::Rejection {
     fn to_api(&self) -> ApiError {
         let words = format!("{self}.");
         match self {
+            Self::ShareExists => ApiError::conflict("already_exists", words),
             Self::ShareUnknown => ApiError::new(StatusCode::NOT_FOUND, "share_not_found", words),
             Self::ExpiryPast => ApiError::field("expiresIn", "must lie in the future"),
             Self::RateLimitRange => ApiError::field("rateLimitPerMin", "must be 1-1000"),
@@ -169,9 +181,10 @@ impl Refusal for claim::Rejection {
     fn to_api(&self) -> ApiError {
         match self {
             Self::ClaimTaken { .. } => ApiError::conflict("already_taken", "It is taken already.".to_owned()),
-            Self::ClaimQuarantined { until } => {
-                ApiError::conflict("quarantined", format!("It was in use before and is free again on {until}."))
-            }
+            Self::ClaimQuarantined { until } => ApiError::conflict(
+                "quarantined",
+                format!("It was in use before and is free again on {until}."),
+            ),
             Self::ClaimNotHeld { .. } => ApiError::internal(self),
         }
     }

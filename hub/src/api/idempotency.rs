@@ -38,10 +38,10 @@ pub async fn seed(
     let fingerprint = hex(&sha256(&asked));
     let stream = claim_stream(ClaimKind::Idempotency, &whose);
     let known = ports.routes.claim(&stream);
-    let command_id = known
-        .as_ref()
-        .and_then(|entry| entry.state.holder().map(|held| held.command_id))
-        .unwrap_or_else(|| Uuid::from_bytes(*Seed::random().bytes("command").first_chunk().expect("32 bytes")));
+    let command_id =
+        known.as_ref().and_then(|entry| entry.state.holder().map(|held| held.command_id)).unwrap_or_else(
+            || Uuid::from_bytes(*Seed::random().bytes("command").first_chunk().expect("32 bytes")),
+        );
     let claim = ClaimTaken {
         kind: ClaimKind::Idempotency,
         key: whose,
@@ -68,9 +68,8 @@ pub async fn seed(
         Err(error) => return Err(error.into()),
     };
     let first_seen = ports.routes.claim(&stream).map_or_else(|| ports.clock.now(), |entry| entry.created_at);
-    let day_key = ports
-        .keyring
-        .secret(&format!("idempotency-{}", first_seen.day()))
-        .map_err(|error| ApiError::unavailable("log_unavailable", format!("The keyring takes no writes: {error}.")))?;
+    let day_key = ports.keyring.secret(&format!("idempotency-{}", first_seen.day())).map_err(|error| {
+        ApiError::unavailable("log_unavailable", format!("The keyring takes no writes: {error}."))
+    })?;
     Ok(Seed::derived(&day_key, command_id, first_seen))
 }

@@ -53,7 +53,8 @@ fn into_key(
         None => vec![Scope::Read],
         Some(names) => names.iter().map(|name| scope(name)).collect::<Result<_, _>>()?,
     };
-    let ranges = body.allowed_ip_ranges.iter().flatten().map(|text| ip_range(text)).collect::<Result<_, _>>()?;
+    let ranges =
+        body.allowed_ip_ranges.iter().flatten().map(|text| ip_range(text)).collect::<Result<_, _>>()?;
     let expires_at = match &body.expires_in {
         None => None,
         Some(text) => {
@@ -85,11 +86,16 @@ fn ip_range(text: &str) -> Result<IpNet, ApiError> {
 }
 
 /// `GET /v1/api-keys`: never a secret.
-pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn list(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Admin)?;
     let parameters = lists::parameters(&request, &["limit", "cursor"])?;
     let page = lists::page(&parameters)?;
-    let workspace = ports.routes.workspace(caller.workspace).ok_or_else(|| ApiError::not_found("workspace", ""))?;
+    let workspace =
+        ports.routes.workspace(caller.workspace).ok_or_else(|| ApiError::not_found("workspace", ""))?;
     let after = page.cursor.as_deref().and_then(|cursor| cursor.parse::<KeyId>().ok());
     let mut shown: Vec<_> = workspace
         .state
@@ -113,9 +119,10 @@ pub async fn revoke(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Admin)?;
     let id: KeyId = id.parse().map_err(|_| ApiError::not_found("key", &*id))?;
-    let done = ports.executor.workspace(caller.workspace, caller.who(), Command::RevokeKey { key_id: id }).await?;
+    let done =
+        ports.executor.workspace(caller.workspace, caller.who(), Command::RevokeKey { key_id: id }).await?;
     ports.running.end(Under::Key(id));
-    ports.sessions.end_by_key(id);
+    ports.gateway.end_by_key(id);
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);
     Ok(response.json(Success { success: true }))
@@ -140,7 +147,8 @@ pub async fn whoami(ports: web::Data<Ports>, caller: Caller) -> Result<HttpRespo
 /// `GET /v1/workspace`.
 pub async fn workspace(ports: web::Data<Ports>, caller: Caller) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
-    let entry = ports.routes.workspace(caller.workspace).ok_or_else(|| ApiError::not_found("workspace", ""))?;
+    let entry =
+        ports.routes.workspace(caller.workspace).ok_or_else(|| ApiError::not_found("workspace", ""))?;
     Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(entry.revision))).json(serde_json::json!({
         "id": caller.workspace.to_string(),
         "name": workspace_name(&ports, &caller),
@@ -150,5 +158,7 @@ pub async fn workspace(ports: web::Data<Ports>, caller: Caller) -> Result<HttpRe
 
 fn workspace_name(ports: &Ports, caller: &Caller) -> String {
     let entry = ports.routes.workspace(caller.workspace);
-    entry.and_then(|entry| entry.state.created.as_ref().map(|created| created.name.to_string())).unwrap_or_default()
+    entry
+        .and_then(|entry| entry.state.created.as_ref().map(|created| created.name.to_string()))
+        .unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
+use projections::{catalog::PageRequest, view::ViewError};
 use serde::Serialize;
 
 use super::{Ports, caller::Caller, error::ApiError};
@@ -59,11 +60,30 @@ pub fn page(pairs: &[(String, String)]) -> Result<Page, ApiError> {
     Ok(Page { limit, cursor: parameter(pairs, "cursor").map(str::to_owned) })
 }
 
+impl Page {
+    /// The same for the views.
+    pub fn of_view(&self) -> PageRequest<'_> {
+        PageRequest { limit: self.limit, cursor: self.cursor.as_deref() }
+    }
+}
+
+/// A view's answer: a cursor that is none is the caller's mistake, everything else is ours.
+///
+/// # Errors
+/// 400 for the cursor, 500 otherwise.
+pub fn view<T>(found: Result<T, ViewError>) -> Result<T, ApiError> {
+    found.map_err(|error| match error {
+        ViewError::InvalidCursor => ApiError::field("cursor", "must be one that an earlier page gave"),
+        other @ (ViewError::Sqlite(_) | ViewError::Files(_)) => ApiError::internal(other),
+    })
+}
+
 /// A page as an answer, with `Link: <…>; rel="next"` when there is more.
 pub fn answer(request: &HttpRequest, body: &impl Serialize, next: Option<&str>) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     if let Some(cursor) = next {
-        let kept = request.query_string().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+        let kept =
+            request.query_string().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
         let query: Vec<String> = kept.map(str::to_owned).chain([format!("cursor={cursor}")]).collect();
         let link = format!("<{}?{}>; rel=\"next\"", request.path(), query.join("&"));
         response.insert_header((header::LINK, link));

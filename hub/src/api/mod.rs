@@ -8,9 +8,11 @@ pub mod error;
 pub mod health;
 pub mod idempotency;
 pub mod keys;
+pub mod limit;
 pub mod lists;
 pub mod present;
 pub mod problems;
+pub mod public;
 pub mod services;
 pub mod shares;
 pub mod tunnels;
@@ -23,17 +25,8 @@ use domain::{ids::KeyId, time::Timestamp};
 use projections::{access_log::AccessLogReader, catalog::CatalogReader, routes::Routes};
 
 use crate::{
-    actors::Executor,
-    clock::SharedClock,
-    creation::Creator,
-    edge::recorder::Recorder,
-    event_log::SharedLog,
-    gateway::sessions::Sessions,
-    keyring::Keyring,
-    links::Links,
-    metrics::Metrics,
-    readers::Views,
-    settings::Settings,
+    actors::Executor, clock::SharedClock, creation::Creator, edge::recorder::Recorder, event_log::SharedLog,
+    gateway::Gateway, keyring::Keyring, links::Links, metrics::Metrics, readers::Views, settings::Settings,
 };
 
 /// What handlers work with. One for the whole API, shared by its threads.
@@ -45,15 +38,16 @@ pub struct Ports {
     pub routes: Arc<Routes>,
     pub executor: Executor,
     pub creator: Arc<Creator>,
-    pub sessions: Arc<Sessions>,
+    pub gateway: Gateway,
     pub running: Arc<crate::running::Running>,
     pub catalog: CatalogReader,
     pub accesses: AccessLogReader,
     pub views: Arc<Views>,
-    pub recorder: Arc<Recorder>,
+    pub recorder: Recorder,
+    pub edge: Arc<crate::edge::metrics::Metrics>,
     pub links: Links,
     pub metrics: Arc<Metrics>,
-    pub limits: Arc<crate::limits::Limits>,
+    pub limits: Arc<crate::limits::Limiter>,
     pub started: Instant,
     pub draining: Arc<std::sync::atomic::AtomicBool>,
     /// When each key was used last, as far as this process knows.
@@ -80,7 +74,7 @@ impl Ports {
     }
 }
 
-/// Every URL of the API.
+/// Every URL of the API except the agents' session, which the gateway adds before these.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
         // For orchestrators and dashboards, without credentials.
@@ -93,7 +87,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/v1/whoami", web::get().to(keys::whoami))
         .route("/v1/workspace", web::get().to(keys::workspace))
         .service(
-            web::resource("/v1/api-keys").route(web::get().to(keys::list)).route(web::post().to(keys::create)),
+            web::resource("/v1/api-keys")
+                .route(web::get().to(keys::list))
+                .route(web::post().to(keys::create)),
         )
         .service(web::resource("/v1/api-keys/{id}").route(web::delete().to(keys::revoke)))
         // Agents.
@@ -102,17 +98,15 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/v1/agents").route(web::get().to(agents::list)))
         .service(web::resource("/v1/agents/online").route(web::get().to(agents::online)))
         .service(
-            web::resource(schemas::frames::SESSION_PATH)
-                .route(web::get().to(crate::gateway::session::open)),
-        )
-        .service(
             web::resource("/v1/agents/{id}")
                 .route(web::get().to(agents::get))
                 .route(web::delete().to(agents::delete)),
         )
         // Tunnels, and the same things as services.
         .service(
-            web::resource("/v1/tunnels").route(web::get().to(tunnels::list)).route(web::post().to(tunnels::create)),
+            web::resource("/v1/tunnels")
+                .route(web::get().to(tunnels::list))
+                .route(web::post().to(tunnels::create)),
         )
         .service(
             web::resource("/v1/tunnels/{id}")

@@ -1,18 +1,21 @@
 //! What the hub knows → what the API shows.
 
 use domain::{
-    agent::ClientType,
-    ids::{AgentId, ShareId, TunnelId},
+    access::Denied,
+    ids::{AgentId, ShareId, TunnelId, WorkspaceId},
     share::{Ended, Share as ShareState},
     time::Timestamp,
     tunnel::{Condition, Details, Outage},
     workspace::Key as KeyState,
 };
-use projections::routes::Entry;
+use projections::{
+    access_log::{AccessRow, ShareTotals},
+    routes::Entry,
+};
 use schemas::rest;
 
-use super::Ports;
-use crate::creation::public_share_id;
+use super::{Ports, error::ApiError, lists};
+use crate::creation::public_share;
 
 fn moment(at: Timestamp) -> String {
     at.to_string()
@@ -23,7 +26,7 @@ fn status(ports: &Ports, details: &Details) -> (&'static str, Option<String>) {
     if details.paused {
         return ("paused", None);
     }
-    let online = ports.sessions.is_connected(details.created.agent_id);
+    let online = ports.gateway.is_connected(details.created.agent_id);
     match &details.condition {
         Condition::Connected(_) if online => ("active", None),
         Condition::Failed(Outage::TargetUnreachable(words)) if online => {
@@ -41,15 +44,43 @@ pub fn public_url(ports: &Ports, id: TunnelId, details: &Details) -> Option<Stri
     if !details.created.is_public {
         return None;
     }
-    let share = ports.routes.share(public_share_id(id))?;
-    if share.state.ended.is_some() {
-        return None;
-    }
-    share.state.created.as_ref().map(|created| ports.links.slug(&created.slug))
+    public_share(&ports.routes, id).map(|(_, slug)| ports.links.slug(&slug))
 }
 
-/// A tunnel, field by field as seed 004 shows it.
-pub fn tunnel(ports: &Ports, id: TunnelId, entry: &Entry<domain::tunnel::Tunnel>) -> Option<rest::Tunnel> {
+/// A tunnel, field by field as seed 004 shows it; `None` when it is closed.
+///
+/// # Errors
+/// 500 when the access view cannot be read.
+pub fn tunnel(
+    ports: &Ports,
+    id: TunnelId,
+    entry: &Entry<domain::tunnel::Tunnel>,
+) -> Result<Option<rest::Tunnel>, ApiError> {
+    let Some(details) = entry.state.open() else { return Ok(None) };
+    let active = lists::view(ports.accesses.last_activity_of(details.created.workspace_id, &[id]))?;
+    Ok(open_tunnel(ports, id, entry, active.first().copied().flatten()))
+}
+
+/// Tunnels of one workspace, in their order; closed ones are left out.
+///
+/// # Errors
+/// 500 when the access view cannot be read.
+pub fn tunnels(
+    ports: &Ports,
+    workspace: WorkspaceId,
+    ids: &[TunnelId],
+) -> Result<Vec<rest::Tunnel>, ApiError> {
+    let active = lists::view(ports.accesses.last_activity_of(workspace, ids))?;
+    let entries = ids.iter().zip(active).filter_map(|(id, at)| Some((*id, ports.routes.tunnel(*id)?, at)));
+    Ok(entries.filter_map(|(id, entry, at)| open_tunnel(ports, id, &entry, at)).collect())
+}
+
+fn open_tunnel(
+    ports: &Ports,
+    id: TunnelId,
+    entry: &Entry<domain::tunnel::Tunnel>,
+    last_activity_at: Option<Timestamp>,
+) -> Option<rest::Tunnel> {
     let details = entry.state.open()?;
     let (status, status_reason) = status(ports, details);
     let created = &details.created;
@@ -68,18 +99,42 @@ pub fn tunnel(ports: &Ports, id: TunnelId, entry: &Entry<domain::tunnel::Tunnel>
         metadata: details.metadata.clone(),
         created_at: moment(entry.created_at),
         expires_at: created.expires_at.map(moment),
-        last_activity_at: ports.accesses.last_activity(id).map(moment),
+        last_activity_at: last_activity_at.map(moment),
     })
 }
 
 /// A share as lists show it: never its token.
-pub fn share(ports: &Ports, id: ShareId, entry: &Entry<ShareState>) -> Option<rest::Share> {
+///
+/// # Errors
+/// 500 when the access view cannot be read.
+pub fn share(ports: &Ports, id: ShareId, entry: &Entry<ShareState>) -> Result<Option<rest::Share>, ApiError> {
+    let Some(created) = &entry.state.created else { return Ok(None) };
+    let totals = lists::view(ports.accesses.totals(created.workspace_id, id))?;
+    Ok(counted_share(ports, id, entry, totals))
+}
+
+/// Shares of one workspace, in their order.
+///
+/// # Errors
+/// 500 when the access view cannot be read.
+pub fn shares(ports: &Ports, workspace: WorkspaceId, ids: &[ShareId]) -> Result<Vec<rest::Share>, ApiError> {
+    let totals = lists::view(ports.accesses.totals_of(workspace, ids))?;
+    let entries = ids.iter().zip(totals).filter_map(|(id, it)| Some((*id, ports.routes.share(*id)?, it)));
+    Ok(entries.filter_map(|(id, entry, totals)| counted_share(ports, id, &entry, totals)).collect())
+}
+
+fn counted_share(
+    ports: &Ports,
+    id: ShareId,
+    entry: &Entry<ShareState>,
+    totals: ShareTotals,
+) -> Option<rest::Share> {
     let created = entry.state.created.as_ref()?;
-    let totals = ports.accesses.totals(id);
-    let now = ports.clock.now();
-    let ended = entry.state.ended.is_some() || created.expires_at.is_some_and(|at| at <= now);
-    let tunnel_open = ports.routes.tunnel(created.tunnel_id).is_some_and(|tunnel| tunnel.state.open().is_some());
-    let revoked_at = matches!(entry.state.ended, Some(Ended::Revoked { .. })).then(|| moment(entry.changed_at));
+    // A pause or an absent agent passes; these do not.
+    let over = [Denied::ShareRevoked, Denied::ShareExpired, Denied::TunnelGone];
+    let gate = ports.routes.gate(&entry.state, ports.clock.now());
+    let revoked_at =
+        matches!(entry.state.ended, Some(Ended::Revoked { .. })).then(|| moment(entry.changed_at));
     Some(rest::Share {
         id: id.to_string(),
         tunnel_id: created.tunnel_id.to_string(),
@@ -89,8 +144,8 @@ pub fn share(ports: &Ports, id: ShareId, entry: &Entry<ShareState>) -> Option<re
         revoked_at,
         created_at: moment(entry.created_at),
         last_accessed_at: totals.last_accessed_at.map(moment),
-        access_count: totals.count,
-        is_active: !ended && tunnel_open,
+        access_count: totals.accesses,
+        is_active: !gate.is_err_and(|denied| over.contains(&denied)),
         token_preview: created.token_preview.clone(),
         allowed_paths: created
             .allowed_paths
@@ -106,16 +161,37 @@ pub fn share(ports: &Ports, id: ShareId, entry: &Entry<ShareState>) -> Option<re
     })
 }
 
+/// An access; what was erased shows as null.
+pub fn access(row: &AccessRow) -> rest::AccessEntry {
+    let visitor = row.visitor.as_ref();
+    rest::AccessEntry {
+        id: format!("{}.{}", row.event_id, row.index),
+        share_id: row.share_id.to_string(),
+        accessed_at: moment(row.accessed_at),
+        ip_address: visitor.map(|visitor| visitor.ip.clone()),
+        user_agent: visitor.and_then(|visitor| visitor.user_agent.clone()),
+        path: visitor.map(|visitor| visitor.path.clone()),
+        method: row.method.clone(),
+        status_code: row.status_code,
+        latency_ms: u64::from(row.latency_ms),
+        bytes_in: row.bytes_in,
+        bytes_out: row.bytes_out,
+        denied: row.denied.map(word),
+        ended_by: row.ended_by.map(word),
+        repeat: row.repeat,
+    }
+}
+
 /// An agent.
 pub fn agent(ports: &Ports, id: AgentId, entry: &Entry<domain::agent::Agent>) -> Option<rest::Agent> {
     let registered = entry.state.registered.as_ref().filter(|_| !entry.state.deleted)?;
-    let session = ports.sessions.seen(id);
+    let session = ports.gateway.online_agent(id);
     Some(rest::Agent {
         id: id.to_string(),
         name: registered.name.to_string(),
         label: registered.label.to_string(),
         status: if session.is_some() { "online" } else { "offline" }.to_owned(),
-        client_type: registered.client_type.map(client_type),
+        client_type: registered.client_type.map(word),
         created_at: moment(entry.created_at),
         connected_at: session.as_ref().map(|session| moment(session.connected_at)),
         last_seen_at: session
@@ -126,9 +202,10 @@ pub fn agent(ports: &Ports, id: AgentId, entry: &Entry<domain::agent::Agent>) ->
     })
 }
 
-fn client_type(kind: ClientType) -> String {
-    let value = serde_json::to_value(kind).expect("a client type is a word");
-    value.as_str().expect("a client type is a word").to_owned()
+/// The wire name of a plain enum's value.
+fn word(value: impl serde::Serialize) -> String {
+    let value = serde_json::to_value(value).expect("plain enums are words");
+    value.as_str().expect("plain enums are words").to_owned()
 }
 
 /// A key without its secret.

@@ -8,15 +8,18 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{StatusCode, header},
     middleware::Next,
+    web,
 };
 use domain::ids::RequestId;
 use schemas::problem::Problem;
 use uuid::Uuid;
 
-use super::error::ApiError;
+use super::{Ports, error::ApiError, limit};
+use crate::limits::Verdict;
 
 /// The answer to a URL that the API does not have.
-pub async fn no_such_url(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn no_such_url(ports: web::Data<Ports>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    limit::count_public(&ports, &request)?;
     Err(ApiError::new(
         StatusCode::NOT_FOUND,
         "no_such_url",
@@ -27,7 +30,7 @@ pub async fn no_such_url(request: HttpRequest) -> Result<HttpResponse, ApiError>
 /// Gives the request its id before, and the answer its id and error shape after.
 ///
 /// # Errors
-/// None of its own: what handlers return as errors becomes an answer here.
+/// None of its own.
 pub async fn around<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -40,11 +43,9 @@ pub async fn around<B: MessageBody + 'static>(
         .and_then(|value| value.to_str().ok())
         .is_some_and(|accept| accept.contains("application/problem+json"));
     let (method, path) = (request.method().clone(), request.path().to_owned());
-    let exchange = request.request().clone();
-    let response = match next.call(request).await {
-        Ok(response) => response.map_into_boxed_body(),
-        Err(error) => ServiceResponse::from_err(error, exchange),
-    };
+    // Handlers' and extractors' errors arrive as responses that carry them. (A clone of the request held over this
+    // call would make routing panic: it wants the request for itself.)
+    let response = next.call(request).await?.map_into_boxed_body();
     let status = response.status();
     let mut response = if status.is_client_error() || status.is_server_error() {
         let error = cause(&response);
@@ -64,14 +65,33 @@ pub async fn around<B: MessageBody + 'static>(
     } else {
         response
     };
+    let verdict = response.request().extensions().get::<Verdict>().copied();
+    if let Some(ports) = response.request().app_data::<web::Data<Ports>>() {
+        ports.metrics.api_responses.with_label_values(&[class(response.status())]).inc();
+    }
     let headers = response.headers_mut();
+    if let Some(verdict) = verdict {
+        limit::show(verdict, headers);
+    }
     headers.insert(
         header::HeaderName::from_static("x-request-id"),
         header::HeaderValue::from_str(&id.to_string()).expect("an id is plain ASCII"),
     );
     // Answers hold secrets and other people's names: nobody on the way keeps them.
-    headers.entry(header::CACHE_CONTROL).or_insert(header::HeaderValue::from_static("no-store"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    }
     Ok(response)
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
 }
 
 fn cause(response: &ServiceResponse<BoxBody>) -> ApiError {
@@ -88,7 +108,11 @@ fn cause(response: &ServiceResponse<BoxBody>) -> ApiError {
         return ApiError::new(status, code, words);
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        return ApiError::new(status, "method_not_allowed", "This URL does not answer that method; see `Allow`.");
+        return ApiError::new(
+            status,
+            "method_not_allowed",
+            "This URL does not answer that method; see `Allow`.",
+        );
     }
     ApiError::new(status, "error", status.canonical_reason().unwrap_or("Error"))
 }

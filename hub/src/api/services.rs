@@ -57,11 +57,7 @@ pub async fn check(
     caller.require(Scope::Read)?;
     let (id, entry) = tunnels::find(&ports, &caller, &id)?;
     let details = entry.state.open().ok_or_else(|| ApiError::not_found("tunnel", id))?;
-    match ports.sessions.check(details.created.agent_id, id, CHECK_PATIENCE).await {
-        Some(json) => Ok(HttpResponse::Ok().content_type("application/json").body(json)),
-        None => Err(ApiError::unavailable(
-            "agent_offline",
-            "The exposing agent is not connected, or did not answer; start it with `connect up`.",
-        )),
-    }
+    let found = ports.gateway.check(details.created.agent_id, id, CHECK_PATIENCE).await;
+    let diagnostics = found.map_err(|error| tunnels::not_asked(&error, "exposing"))?;
+    Ok(HttpResponse::Ok().json(diagnostics))
 }

@@ -9,12 +9,14 @@ use domain::{
     time::Timestamp,
     workspace::Scope,
 };
-use projections::{access_log::AccessFilter, routes::Entry};
+use projections::{access_log::AccessFilter, catalog::ShareFilter, routes::Entry};
 use schemas::rest::{
     AccessLog, CreateShare, ServiceShareCreated, ShareCreated, ShareInfo, ShareInfoService, Shares, Success,
 };
 
-use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, lists, present, tunnels};
+use super::{
+    Ports, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists, present, tunnels,
+};
 use crate::{creation::NewShare, secrets::sha256};
 
 /// `POST /v1/tunnels/:id/share`.
@@ -104,6 +106,7 @@ fn into_share(body: &CreateShare, tunnel_id: TunnelId, now: Timestamp) -> Result
         allowed_methods: methods(body.allowed_methods.as_deref())?,
         rate_limit_per_min,
         subdomain: body.subdomain.clone(),
+        public: false,
         read_only: body.read_only.unwrap_or(true),
     })
 }
@@ -112,16 +115,21 @@ fn rules(texts: Option<&[String]>) -> Result<Option<Vec<PathRule>>, ApiError> {
     let parse = |text: &String| PathRule::parse(text).map_err(|error| ApiError::field("allowedPaths", error));
     match texts {
         None => Ok(None),
-        Some([]) => Err(ApiError::field("allowedPaths", "must not be empty; leave it out to allow every path")),
+        Some([]) => {
+            Err(ApiError::field("allowedPaths", "must not be empty; leave it out to allow every path"))
+        }
         Some(texts) => texts.iter().map(parse).collect::<Result<Vec<_>, _>>().map(Some),
     }
 }
 
 fn methods(texts: Option<&[String]>) -> Result<Option<Vec<Method>>, ApiError> {
-    let parse = |text: &String| text.parse::<Method>().map_err(|error| ApiError::field("allowedMethods", error));
+    let parse =
+        |text: &String| text.parse::<Method>().map_err(|error| ApiError::field("allowedMethods", error));
     match texts {
         None => Ok(None),
-        Some([]) => Err(ApiError::field("allowedMethods", "must not be empty; leave it out to allow every method")),
+        Some([]) => {
+            Err(ApiError::field("allowedMethods", "must not be empty; leave it out to allow every method"))
+        }
         Some(texts) => texts.iter().map(parse).collect::<Result<Vec<_>, _>>().map(Some),
     }
 }
@@ -141,7 +149,11 @@ pub async fn list_of_service(
 }
 
 /// `GET /v1/shares?tunnelId&active`.
-pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn list(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let parameters = lists::parameters(&request, &["limit", "cursor", "tunnelId", "active"])?;
     let tunnel = match lists::parameter(&parameters, "tunnelId") {
@@ -168,12 +180,12 @@ async fn page_of(
 ) -> Result<(Vec<schemas::rest::Share>, Option<String>), ApiError> {
     let page = lists::page(parameters)?;
     lists::see_own_writes(ports, caller, request).await;
+    see_accesses(ports).await;
     let now = ports.clock.now();
-    let found = ports.catalog.shares(caller.workspace, tunnel, active, now, page.cursor.as_deref(), page.limit);
-    let (ids, next) = lists::view(found)?;
-    let shown =
-        ids.into_iter().filter_map(|id| present::share(ports, id, &*ports.routes.share(id)?)).collect();
-    Ok((shown, next))
+    let filter = ShareFilter { tunnel, active };
+    let found = lists::view(ports.catalog.shares(caller.workspace, filter, now, page.of_view()))?;
+    let ids: Vec<ShareId> = found.rows.iter().map(|row| row.id).collect();
+    Ok((present::shares(ports, caller.workspace, &ids)?, found.next))
 }
 
 fn find(
@@ -189,10 +201,15 @@ fn find(
 }
 
 /// `GET /v1/shares/:id`.
-pub async fn get(ports: web::Data<Ports>, caller: Caller, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn get(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = find(&ports, &caller, &id)?;
-    let shown = present::share(&ports, id, &entry);
+    see_accesses(&ports).await;
+    let shown = present::share(&ports, id, &entry)?;
     Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(entry.revision))).json(shown))
 }
 
@@ -223,7 +240,9 @@ pub fn info_of(ports: &Ports, token: &str) -> Result<ShareInfo, ApiError> {
     let created = entry.state.created.as_ref().ok_or_else(unknown)?;
     let over = |code, words: &'static str| ApiError::new(StatusCode::FORBIDDEN, code, words);
     match ports.routes.gate(&entry.state, ports.clock.now()) {
-        Err(domain::access::Denied::ShareExpired) => return Err(over("share_expired", "This link has expired.")),
+        Err(domain::access::Denied::ShareExpired) => {
+            return Err(over("share_expired", "This link has expired."));
+        }
         Err(domain::access::Denied::ShareRevoked | domain::access::Denied::TunnelGone) => {
             return Err(over("share_revoked", "This link was revoked."));
         }
@@ -248,7 +267,12 @@ pub fn info_of(ports: &Ports, token: &str) -> Result<ShareInfo, ApiError> {
 }
 
 /// `GET /v1/shared/:token/info`, without credentials.
-pub async fn info(ports: web::Data<Ports>, token: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn info(
+    ports: web::Data<Ports>,
+    request: HttpRequest,
+    token: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    limit::count_public(&ports, &request)?;
     Ok(HttpResponse::Ok().json(info_of(&ports, &token)?))
 }
 
@@ -265,15 +289,22 @@ pub async fn logs(
     let parameters = lists::parameters(&request, &known)?;
     let page = lists::page(&parameters)?;
     let filter = filter(&parameters)?;
-    let position = ports.recorder.flushed().await;
-    ports.views.wait_for_accesses(position, lists::VIEWS_PATIENCE).await;
+    see_accesses(&ports).await;
+    let workspace = caller.workspace;
     let (reader, keyring) = (ports.accesses.clone(), std::sync::Arc::clone(&ports.keyring));
     let found = web::block(move || {
         let open = |workspace, share, sealed: &[u8]| keyring.open_personal(workspace, Some(share), sealed);
-        reader.query(id, &filter, page.cursor.as_deref(), page.limit, &open)
+        reader.accesses(workspace, id, &filter, page.limit, page.cursor.as_deref(), &open)
     });
-    let (logs, next) = lists::view(found.await.map_err(ApiError::internal)?)?;
-    Ok(lists::answer(&request, &AccessLog { logs }, next.as_deref()))
+    let found = lists::view(found.await.map_err(ApiError::internal)?)?;
+    let logs = found.rows.iter().map(present::access).collect();
+    Ok(lists::answer(&request, &AccessLog { logs }, found.next.as_deref()))
+}
+
+/// Waits until the access view shows everything that was answered before now.
+async fn see_accesses(ports: &Ports) {
+    let position = ports.recorder.flushed().await;
+    ports.views.wait_for_accesses(position, lists::VIEWS_PATIENCE).await;
 }
 
 fn filter(parameters: &[(String, String)]) -> Result<AccessFilter, ApiError> {
@@ -285,7 +316,8 @@ fn filter(parameters: &[(String, String)]) -> Result<AccessFilter, ApiError> {
         None => None,
         Some(text) => {
             let status = text.parse::<u16>().ok().filter(|status| (100..=599).contains(status));
-            Some(status.ok_or_else(|| ApiError::field("status", "must be a status code"))?)
+            let status = status.ok_or_else(|| ApiError::field("status", "must be a status code"))?;
+            Some((status, status))
         }
     };
     let text = |name: &str| lists::parameter(parameters, name).map(str::to_owned);

@@ -15,7 +15,7 @@ use domain::{
     tunnel::{Command, Condition, DeleteReason, Outage, Tunnel, TunnelUpdated},
     workspace::Scope,
 };
-use projections::routes::Entry;
+use projections::{catalog::TunnelFilter, routes::Entry};
 use schemas::{
     frames::PortOutcome,
     rest::{ConnectTunnel, Connected, ConnectedTunnel, CreateTunnel, Success, TargetText, UpdateTunnel},
@@ -31,6 +31,7 @@ use super::{
 use crate::{
     actors::{Done, ExecuteError},
     creation::{CreateError, NewTunnel},
+    gateway::sessions::AskError,
     secrets::Seed,
 };
 
@@ -100,8 +101,8 @@ pub async fn publish(ports: &Ports, caller: &Caller, seed: &Seed, id: TunnelId) 
 
 /// Waits a moment until the exposing agent, if it is there, said whether it can dial the target.
 pub async fn confirmed(ports: &Ports, agent: AgentId, id: TunnelId) {
-    if ports.sessions.is_connected(agent) {
-        ports.sessions.wait_state(id, CONFIRM_PATIENCE).await;
+    if ports.gateway.is_connected(agent) {
+        ports.gateway.wait_state(id, CONFIRM_PATIENCE).await;
     }
 }
 
@@ -117,7 +118,7 @@ pub fn shown(
     done: Done,
 ) -> Result<HttpResponse, ApiError> {
     let entry = ports.routes.tunnel(id).ok_or_else(|| ApiError::not_found("tunnel", id))?;
-    let body = present::tunnel(ports, id, &entry).ok_or_else(|| ApiError::not_found("tunnel", id))?;
+    let body = present::tunnel(ports, id, &entry)?.ok_or_else(|| ApiError::not_found("tunnel", id))?;
     let mut response = HttpResponse::build(status);
     lists::written(ports, caller, Done { revision: entry.revision, ..done }, &mut response);
     Ok(response.json(body))
@@ -148,14 +149,19 @@ fn target(text: &TargetText) -> Result<Target, ApiError> {
 }
 
 /// `GET /v1/tunnels` and `/v1/services`.
-pub async fn list(ports: web::Data<Ports>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn list(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let page = lists::page(&lists::parameters(&request, &["limit", "cursor"])?)?;
     lists::see_own_writes(&ports, &caller, &request).await;
-    let (ids, next) = lists::view(ports.catalog.tunnels(caller.workspace, page.cursor.as_deref(), page.limit))?;
-    let shown: Vec<_> =
-        ids.into_iter().filter_map(|id| present::tunnel(&ports, id, &*ports.routes.tunnel(id)?)).collect();
-    Ok(lists::answer(&request, &shown, next.as_deref()))
+    let (filter, now) = (TunnelFilter::default(), ports.clock.now());
+    let found = lists::view(ports.catalog.tunnels(caller.workspace, filter, now, page.of_view()))?;
+    let ids: Vec<TunnelId> = found.rows.iter().map(|row| row.id).collect();
+    let shown = present::tunnels(&ports, caller.workspace, &ids)?;
+    Ok(lists::answer(&request, &shown, found.next.as_deref()))
 }
 
 /// The caller's open tunnel of that id; another workspace's does not exist.
@@ -188,10 +194,14 @@ pub fn if_match(request: &HttpRequest, revision: u64) -> Result<(), ApiError> {
 }
 
 /// `GET /v1/tunnels/:id`.
-pub async fn get(ports: web::Data<Ports>, caller: Caller, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+pub async fn get(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = find(&ports, &caller, &id)?;
-    let shown = present::tunnel(&ports, id, &entry);
+    let shown = present::tunnel(&ports, id, &entry)?;
     Ok(HttpResponse::Ok().insert_header((header::ETAG, lists::etag(entry.revision))).json(shown))
 }
 
@@ -224,7 +234,7 @@ pub async fn update(
         done = ports.executor.tunnel(id, caller.who(), switch).await?;
     }
     let entry = ports.routes.tunnel(id).ok_or_else(|| ApiError::not_found("tunnel", id))?;
-    let shown = present::tunnel(&ports, id, &entry).ok_or_else(|| ApiError::not_found("tunnel", id))?;
+    let shown = present::tunnel(&ports, id, &entry)?.ok_or_else(|| ApiError::not_found("tunnel", id))?;
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, Done { revision: entry.revision, ..done }, &mut response);
     Ok(response.json(schemas::rest::TunnelUpdated {
@@ -272,24 +282,26 @@ pub async fn connect(
     };
     let (agent_id, _) = agents::find(&ports, &caller, &body.value.agent_id)?;
     if details.paused {
-        return Err(ApiError::unavailable("tunnel_paused", "The tunnel is paused; set its status to active first."));
+        return Err(ApiError::unavailable(
+            "tunnel_paused",
+            "The tunnel is paused; set its status to active first.",
+        ));
     }
-    let outcome = ports.sessions.open_port(agent_id, id, created.name.as_str(), port, PORT_PATIENCE).await;
+    let name = created.name.to_string();
+    let outcome = ports.gateway.open_port(agent_id, id, name, port, PORT_PATIENCE).await;
     let local_port = match outcome {
-        Some(PortOutcome::Listening(port)) => port,
-        Some(PortOutcome::Taken) => {
+        Ok(PortOutcome::Listening(port)) => port,
+        Ok(PortOutcome::Taken) => {
             return Err(ApiError::new(
                 StatusCode::CONFLICT,
                 "local_port_taken",
                 format!("Port {port} is in use on the reaching agent's machine; send another `localPort`."),
             ));
         }
-        Some(PortOutcome::Failed(words)) => {
+        Ok(PortOutcome::Failed(words)) => {
             return Err(ApiError::new(StatusCode::BAD_GATEWAY, "local_port_failed", words));
         }
-        None => {
-            return Err(ApiError::unavailable("agent_offline", "The reaching agent is not connected; start it there."));
-        }
+        Err(error) => return Err(not_asked(&error, "reaching")),
     };
     let warning = match &details.condition {
         Condition::Failed(Outage::TargetUnreachable(words) | Outage::TargetRefused(words)) => {
@@ -316,6 +328,29 @@ pub async fn connect(
     }))
 }
 
+/// An agent that could not be asked, as an answer.
+pub fn not_asked(error: &AskError, which: &str) -> ApiError {
+    match error {
+        AskError::AgentOffline => ApiError::unavailable(
+            "agent_offline",
+            format!("The {which} agent is not connected; start it there with `connect up`."),
+        ),
+        AskError::Timeout => ApiError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "agent_timeout",
+            format!("The {which} agent did not answer in time."),
+        ),
+        AskError::Busy => {
+            ApiError::unavailable("agent_busy", format!("The {which} agent has too many questions."))
+        }
+        AskError::Unreadable => ApiError::new(
+            StatusCode::BAD_GATEWAY,
+            "agent_failed",
+            format!("The {which} agent answered nonsense."),
+        ),
+    }
+}
+
 impl From<CreateError> for ApiError {
     fn from(error: CreateError) -> Self {
         match error {
@@ -324,11 +359,15 @@ impl From<CreateError> for ApiError {
             CreateError::NameTaken(name) => Self::new(
                 StatusCode::CONFLICT,
                 "tunnel_name_taken",
-                format!("A tunnel named `{name}` exists in this workspace; choose another name or delete that one."),
+                format!(
+                    "A tunnel named `{name}` exists in this workspace; choose another name or delete that one."
+                ),
             ),
-            CreateError::NamesExhausted => {
-                Self::new(StatusCode::CONFLICT, "tunnel_names_exhausted", "No automatic name is left; send a `name`.")
-            }
+            CreateError::NamesExhausted => Self::new(
+                StatusCode::CONFLICT,
+                "tunnel_names_exhausted",
+                "No automatic name is left; send a `name`.",
+            ),
             CreateError::PortsExhausted => Self::unavailable(
                 "tunnel_ports_exhausted",
                 "No tunnel port is left; delete tunnels or widen the range (HUB_TUNNEL_PORTS).",
@@ -346,7 +385,10 @@ impl From<CreateError> for ApiError {
             CreateError::NotShareable(protocol) => Self::new(
                 StatusCode::BAD_REQUEST,
                 "not_shareable",
-                format!("A {} tunnel cannot be shared by link; teammates use `connect reach`.", protocol.name()),
+                format!(
+                    "A {} tunnel cannot be shared by link; teammates use `connect reach`.",
+                    protocol.name()
+                ),
             ),
             CreateError::Claim(ExecuteError::Rejected(rejection)) => rejection.to_api(),
             CreateError::Claim(error) => error.into(),

@@ -118,6 +118,9 @@ impl RecordFile {
                 Ok((Self { path: path.to_owned(), file, end }, records))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent).map_err(io_error(parent))?;
+                }
                 let file = write_new(path, &MAGIC)?;
                 Ok((Self { path: path.to_owned(), file, end: MAGIC.len() as u64 }, Vec::new()))
             }

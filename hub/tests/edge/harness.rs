@@ -339,6 +339,7 @@ impl Default for Setup {
                 rate_limit_per_min: None,
                 slug: SLUG.to_owned(),
                 slug_chosen: false,
+                public: false,
                 read_only: true,
                 token_hash: hub::secrets::hex(&sha256(TOKEN.as_bytes())),
                 token_preview: "share_tok_The".to_owned(),

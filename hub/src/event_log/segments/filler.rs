@@ -108,7 +108,7 @@ impl Filler {
         let slot = &mut self.slots.lock()[family as usize];
         match std::mem::take(slot) {
             Slot::Ready(spare) => Some(spare),
-            other => {
+            other @ (Slot::Empty | Slot::Wanted | Slot::Failed(_)) => {
                 *slot = other;
                 None
             }

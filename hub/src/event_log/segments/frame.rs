@@ -330,6 +330,12 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    /// Whether both are of one commit, in whatever families.
+    pub(crate) fn same_commit(&self, other: &Self) -> bool {
+        (self.commit, self.first, self.last, self.counts)
+            == (other.commit, other.first, other.last, other.counts)
+    }
+
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&MARK_MAGIC);

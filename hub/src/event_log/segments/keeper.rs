@@ -85,7 +85,7 @@ impl Work {
         match checkpoint::write(&self.shared) {
             Ok(size) => self.threshold = CHECKPOINT_BYTES.max(2 * size),
             Err(error) => {
-                tracing::warn!(%error, "no checkpoint of the log's index; the next start takes longer")
+                tracing::warn!(%error, "no checkpoint of the log's index; the next start takes longer");
             }
         }
         self.checkpointed = Some(bytes);

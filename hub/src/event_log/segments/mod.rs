@@ -138,7 +138,6 @@ impl Segments {
     ///
     /// # Errors
     /// [`OpenError`]: in use, damaged (file, offset and event are named, nothing was changed), or the disk.
-    #[expect(clippy::needless_pass_by_value, reason = "options are made for one log")]
     pub fn open(data: &Path, options: Options) -> Result<Self, OpenError> {
         let began = Instant::now();
         std::fs::create_dir_all(data).map_err(|source| PathError { path: data.to_owned(), source })?;
@@ -166,9 +165,6 @@ impl Segments {
         });
         let (queue, messages) = mpsc::channel();
         let thread_error = |source| PathError { path: data.to_owned(), source };
-        let sealer = Sealer::new(data, options.keyring.seal_key());
-        let keeper =
-            Keeper::start(Arc::clone(&shared), sealer, sealed, options.seal_every).map_err(thread_error)?;
         let sizes = Sizes { min: options.segment_bytes_min, max: options.segment_bytes_max };
         let filler = Filler::start(data.to_owned(), log_id).map_err(thread_error)?;
         let mut output = Output::new(data.to_owned(), log_id, options.disk, sizes, filler);
@@ -178,6 +174,9 @@ impl Segments {
                 output.resume(family, last, last.end())?;
             }
         }
+        let sealer = Sealer::new(data, options.keyring.seal_key());
+        let keeper =
+            Keeper::start(Arc::clone(&shared), sealer, sealed, options.seal_every).map_err(thread_error)?;
         let writer = Writer::new(Arc::clone(&shared), output, messages);
         let (closed_sender, closed) = watch::channel(false);
         let thread = std::thread::Builder::new()

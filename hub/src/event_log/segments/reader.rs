@@ -83,9 +83,12 @@ pub(crate) fn read_all(
     let head = *shared.head.borrow();
     let mut cursors = Vec::with_capacity(Family::ALL.len());
     for family in Family::ALL {
-        if families.contains(family)
-            && let Some(location) = shared.index.family(family).read().seek(after)
-        {
+        if !families.contains(family) {
+            continue;
+        }
+        // In a statement of its own: the lock must be free again when the cursor takes it.
+        let start = shared.index.family(family).read().seek(after);
+        if let Some(location) = start {
             let mut cursor = Cursor::new(family, location);
             if cursor.advance(shared, after, head)? {
                 cursors.push(cursor);
@@ -171,7 +174,8 @@ impl Cursor {
             if !self.open_here(shared)? {
                 return Ok(false);
             }
-            self.fill(frame::HEADER_BYTES)?;
+            // Enough for a header, or for a whole mark: a mark that lies across two chunks is no damage.
+            self.fill(frame::MARK_BYTES)?;
             if let Some(whole) = frame::event_frame_bytes(&self.bytes[self.at..]) {
                 self.fill(whole)?;
             }

@@ -135,28 +135,18 @@ impl<'a> Walk<'a> {
         visit: &mut dyn FnMut(Found<'_>) -> Result<(), Damage>,
     ) -> Result<Step, Damage> {
         let expected = self.commit + 1;
-        for scan in &self.scans {
-            if let Ahead::Part(part) = &scan.ahead
-                && part.mark.commit != expected
-            {
-                return Err(self.hole(scan, part, expected));
-            }
-        }
-        let Some(mark) = self.scans.iter().find_map(|scan| scan.part().map(|part| part.mark)) else {
+        let Some(mark) = self.scans.iter().find_map(|scan| scan.part_of(expected).map(|part| part.mark))
+        else {
             return self.ending(sealed);
         };
         let events: u64 = mark.counts.iter().map(|count| u64::from(*count)).sum();
-        if mark.first != self.position + 1 || mark.last + 1 != mark.first + events {
-            let scan = self.scans.iter().find(|scan| scan.part().is_some()).expect("found above");
-            return Err(scan.part_damage("its commit mark does not continue the positions"));
-        }
         let mut whole = true;
         for scan in &self.scans {
-            match (scan.part(), mark.counts[scan.family as usize]) {
-                (Some(part), _)
-                    if (part.mark.first, part.mark.last, part.mark.counts)
-                        != (mark.first, mark.last, mark.counts) =>
-                {
+            match (scan.part_of(expected), mark.counts[scan.family as usize]) {
+                (Some(_), _) if mark.first != self.position + 1 || mark.last + 1 != mark.first + events => {
+                    return Err(scan.part_damage("its commit mark does not continue the positions"));
+                }
+                (Some(part), _) if !part.mark.same_commit(&mark) => {
                     return Err(scan.part_damage("the marks of one commit contradict each other"));
                 }
                 (None, count) if count > 0 => whole = false,
@@ -171,7 +161,7 @@ impl<'a> Walk<'a> {
         self.position = mark.last;
         self.last_parts.clear();
         for scan in &mut self.scans {
-            if let Some(part) = scan.part() {
+            if let Some(part) = scan.part_of(expected) {
                 self.last_parts.push((scan.family, part.segment, part.start, part.end));
                 scan.advance()?;
             }
@@ -187,6 +177,7 @@ impl<'a> Walk<'a> {
         let mut next = [0; 3];
         for position in mark.first..=mark.last {
             let found = self.scans.iter().find_map(|scan| {
+                scan.part_of(mark.commit)?;
                 let (offset, event) = scan.event(next[scan.family as usize])?;
                 (event.position() == position).then_some((scan, offset, event))
             });
@@ -207,13 +198,14 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// A later commit stands while `expected` does not.
+    /// Another commit stands here while `expected` does not stand anywhere, or not whole.
     fn hole(&self, scan: &Scan<'_>, part: &Part, expected: u64) -> Damage {
-        let stopped = self.scans.iter().find_map(Scan::stop_damage);
+        let expected_position = self.position + 1;
+        let stopped = self.scans.iter().find_map(|scan| scan.stop_damage(expected_position));
         stopped.unwrap_or_else(|| Damage {
-            position: Some(self.position + 1),
+            position: Some(expected_position),
             ..scan.part_damage(&format!(
-                "commit {} stands here, but commit {expected} is missing",
+                "commit {} stands here, but commit {expected} is missing or not whole",
                 part.mark.commit
             ))
         })
@@ -224,20 +216,22 @@ impl<'a> Walk<'a> {
         let unfinished = self.commit + 1;
         let mut cuts = Vec::new();
         for scan in &mut self.scans {
-            if let Some(part) = scan.part() {
+            if let Some(part) = scan.part_of(unfinished) {
                 cuts.push(Cut { family: scan.family, segment: part.segment, offset: part.start });
                 scan.advance()?;
-                if scan.part().is_some() {
-                    return Err(scan.part_damage("this stands after a commit that is not whole"));
-                }
+            }
+        }
+        for scan in &self.scans {
+            if let Some(part) = scan.part() {
+                return Err(self.hole(scan, part, unfinished));
             }
             let Ahead::Stopped(stop) = &scan.ahead else { continue };
             let remains = scan.from(stop.start);
             let last = stop.segment + 1 == scan.segments.len();
             if !last || holds_later_commit(remains, unfinished) || !looks_torn(remains, stop.start) {
-                return Err(scan.stop_damage().expect("this scan has stopped"));
+                return Err(scan.stop_damage(self.position + 1).expect("this scan has stopped"));
             }
-            if cuts.last().is_none_or(|cut: &Cut| cut.family != scan.family) {
+            if cuts.iter().all(|cut: &Cut| cut.family != scan.family) {
                 cuts.push(Cut { family: scan.family, segment: stop.segment, offset: stop.start });
             }
         }
@@ -250,7 +244,7 @@ impl<'a> Walk<'a> {
     fn ends_early(&self, sealed: u64) -> Damage {
         let reason =
             format!("the log ends at position {}, but a seal covers position {sealed}", self.position);
-        let stopped = self.scans.iter().find_map(Scan::stop_damage);
+        let stopped = self.scans.iter().find_map(|scan| scan.stop_damage(self.position + 1));
         let at = stopped.or_else(|| {
             let scan = self
                 .scans
@@ -455,6 +449,11 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
+    /// The part ahead, if it belongs to this commit.
+    fn part_of(&self, commit: u64) -> Option<&Part> {
+        self.part().filter(|part| part.mark.commit == commit)
+    }
+
     fn part(&self) -> Option<&Part> {
         match &self.ahead {
             Ahead::Part(part) => Some(part),
@@ -501,9 +500,13 @@ impl<'a> Scan<'a> {
         self.damage(self.part().map_or(0, |part| part.start), reason)
     }
 
-    fn stop_damage(&self) -> Option<Damage> {
+    /// `next` is the position at which the whole log goes on: what is bad stands there or later.
+    fn stop_damage(&self, next: u64) -> Option<Damage> {
         match &self.ahead {
-            Ahead::Stopped(stop) => Some(self.damage(stop.bad, stop.reason)),
+            Ahead::Stopped(stop) => {
+                let damage = self.damage(stop.bad, stop.reason);
+                Some(Damage { position: damage.position.or(Some(next)), ..damage })
+            }
             Ahead::Part(_) | Ahead::Clean => None,
         }
     }

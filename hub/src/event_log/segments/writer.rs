@@ -128,7 +128,7 @@ impl Writer {
         // A panic must not leave a log that looks writable: every later append is told.
         let guard = FailOnUnwind(Arc::clone(&self.shared));
         while let Some(first) = self.next() {
-            self.commit(first);
+            self.commit(*first);
         }
         keeper.stop();
         self.output.close();
@@ -178,14 +178,14 @@ impl Writer {
     }
 
     /// Gathers what waits behind `first` and commits it.
-    fn commit(&mut self, first: Box<Request>) {
+    fn commit(&mut self, first: Request) {
         {
             let durable = self.shared.durable.lock();
             self.batch.position = durable.position;
             self.batch.recorded_at = durable.chains.recorded_at;
         }
         let day = self.recorded_at(first.at).day();
-        self.judge(*first);
+        self.judge(first);
         while self.batch.answers.len() < COMMIT_APPENDS && self.bytes() < COMMIT_BYTES {
             match self.queue.try_recv() {
                 // A segment holds one day.
@@ -232,7 +232,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                rests_on_commit = matches!(&error, AppendError::Conflict { stream, .. } if self.batch.streams.contains_key(stream));
+                rests_on_commit = self.batch.streams.contains_key(&request.stream);
                 Err(error)
             }
         };
@@ -472,8 +472,8 @@ impl Writer {
         for answer in self.batch.answers.drain(..) {
             let result = match (&failure, answer.rests_on_commit, answer.result) {
                 (Some(failure), true, Ok(_)) => Err(failure.clone()),
-                // It conflicted with an append that did not come to be: certainly not written, try again.
-                (Some(_), true, Err(AppendError::Conflict { .. })) => {
+                // It was judged by an append that did not come to be: certainly not written, try again.
+                (Some(_), true, Err(_)) => {
                     Err(AppendError::Unavailable("the append that it waited for failed".into()))
                 }
                 (_, _, result) => result,

@@ -1,0 +1,181 @@
+//! Local ports that lead to tunnels of others: `reach`, and what the hub asks for on behalf of a teammate.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use schemas::frames::PortOutcome;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    Agent,
+    data::{self, ReachFailure},
+    relay,
+};
+
+/// How long a connection waits for a session when the hub is being sought.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait before a connection that broke on its way to the hub is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(200);
+/// How long to leave a listener alone that fails to accept.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// How many ports are tried when any will do.
+const ANY_PORT_TRIES: u32 = 8;
+/// The most local ports that the hub may have open here.
+const HUB_PORTS_MAX: usize = 256;
+
+/// A local port that leads to a tunnel, until it is dropped. Running connections end with it.
+#[derive(Debug)]
+pub struct LocalPort {
+    port: u16,
+    refusals: watch::Receiver<Option<String>>,
+    _open: DropGuard,
+}
+
+impl LocalPort {
+    /// The number.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+    /// Why the last connection that was refused was refused, for display.
+    pub fn refusals(&self) -> watch::Receiver<Option<String>> {
+        self.refusals.clone()
+    }
+}
+
+/// Listens and leads to a tunnel.
+pub(super) fn open(agent: &Agent, tunnel: u128, port: u16) -> io::Result<LocalPort> {
+    let (four, six) = listen_on_both(port)?;
+    let port = four.local_addr()?.port();
+    let over = agent.0.stop.child_token();
+    let (sender, refusals) = watch::channel(None);
+    let sender = Arc::new(sender);
+    for listener in [Some(four), six].into_iter().flatten() {
+        let accepting = accept(agent.clone(), tunnel, listener, over.clone(), Arc::clone(&sender));
+        agent.0.tasks.spawn(accepting);
+    }
+    Ok(LocalPort { port, refusals, _open: over.drop_guard() })
+}
+
+/// Opens a port because the hub asks for it; asking again for the same is answered alike.
+pub(super) fn open_for_hub(agent: &Agent, tunnel: u128, port: u16) -> PortOutcome {
+    let mut ports = agent.0.ports.lock();
+    if let Some(known) = ports.get(&tunnel)
+        && (port == 0 || known.port == port)
+    {
+        return PortOutcome::Listening(known.port);
+    }
+    if ports.len() >= HUB_PORTS_MAX {
+        return PortOutcome::Failed("too many local ports are open".to_owned());
+    }
+    match open(agent, tunnel, port) {
+        Ok(opened) => {
+            let port = opened.port;
+            ports.insert(tunnel, opened);
+            PortOutcome::Listening(port)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => PortOutcome::Taken,
+        Err(error) => PortOutcome::Failed(error.to_string()),
+    }
+}
+
+/// `localhost` means either family to clients. A machine without IPv6 does without; but if somebody else has that half
+/// of the port, clients would end up with two services.
+fn listen_on_both(port: u16) -> io::Result<(TcpListener, Option<TcpListener>)> {
+    let mut tries = if port == 0 { ANY_PORT_TRIES } else { 1 };
+    loop {
+        let four = listen((Ipv4Addr::LOCALHOST, port).into())?;
+        tries -= 1;
+        match listen((Ipv6Addr::LOCALHOST, four.local_addr()?.port()).into()) {
+            Ok(six) => return Ok((four, Some(six))),
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Ok((four, None)),
+            Err(error) if tries == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+async fn accept(
+    agent: Agent,
+    tunnel: u128,
+    listener: TcpListener,
+    over: CancellationToken,
+    refusals: Arc<watch::Sender<Option<String>>>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = over.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((socket, _)) = accepted else {
+            sleep(ACCEPT_AGAIN).await;
+            continue;
+        };
+        let Ok(room) = Arc::clone(&agent.0.streams).try_acquire_owned() else {
+            relay::reset(socket);
+            continue;
+        };
+        let (agent, over, refusals) = (agent.clone(), over.clone(), Arc::clone(&refusals));
+        agent.clone().0.tasks.spawn(async move {
+            carry(&agent, tunnel, socket, &over, &refusals).await;
+            drop(room);
+        });
+    }
+}
+
+async fn carry(
+    agent: &Agent,
+    tunnel: u128,
+    socket: TcpStream,
+    over: &CancellationToken,
+    refusals: &watch::Sender<Option<String>>,
+) {
+    relay::prepare(&socket);
+    let opened = tokio::select! {
+        () = over.cancelled() => return relay::reset(socket),
+        opened = open_stream(agent, tunnel) => opened,
+    };
+    match opened {
+        Ok(upstream) => {
+            relay::relay(socket, upstream, std::slice::from_ref(over)).await;
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a local connection could not be led to its tunnel");
+            refusals.send_replace(Some(error.to_string()));
+            relay::reset(socket);
+        }
+    }
+}
+
+/// Opens a stream, waiting for the hub while it is away: nothing of the client's bytes was read yet.
+async fn open_stream(agent: &Agent, tunnel: u128) -> Result<TcpStream, ReachFailure> {
+    let deadline = Instant::now() + LINK_PATIENCE;
+    let mut links = agent.0.link.subscribe();
+    loop {
+        let link = match timeout_at(deadline, links.wait_for(Option::is_some)).await {
+            Ok(Ok(link)) => link.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let Some(link) = link else {
+            return Err(ReachFailure::Io(io::Error::other("there is no session with it")));
+        };
+        match data::reach(agent, &link, tunnel).await {
+            Err(ReachFailure::Io(_)) if Instant::now() + TRY_AGAIN < deadline => sleep(TRY_AGAIN).await,
+            answered => return answered,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `connect expose`: makes a local service reachable, with a public URL or link where asked, and stays.
+
+use domain::target::Protocol;
+use jiff::tz::TimeZone;
+use schemas::rest::{ShareCreated, Tunnel};
+use serde_json::json;
+
+use super::{
+    Context, identity,
+    services::{self, Exposure},
+    share, stay, targets,
+};
+use crate::{
+    cli::ExposeArgs,
+    failure::{Exit, Failure},
+    output::Face,
+};
+
+pub(crate) async fn run(context: &Context<'_>, args: &ExposeArgs) -> Result<Exit, Failure> {
+    let exposure = planned(args, &context.settings.allow_targets)?;
+    let rules = share::Rules { expires: &args.link_expires, methods: &[], paths: &[], rate_limit: None };
+    if args.link {
+        share::check(rules)?;
+    }
+    let who = context.step(identity::ensure(context, identity::Wishes::default())).await?;
+    let membership = stay::join(context, &who);
+    stay::within(context, membership, async |membership| {
+        let service = services::expose(context, membership, &who, &exposure).await?;
+        let link = match args.link {
+            true => Some(context.api.create_share(&service.id, &share::request(&service.name, rules)).await?),
+            false => None,
+        };
+        say(context, &service, link.as_ref())?;
+        stay::stay(context, membership).await
+    })
+    .await
+}
+
+/// What the flags mean, all checked: after this nothing that was typed can be wrong.
+fn planned(args: &ExposeArgs, allowed: &[String]) -> Result<Exposure, Failure> {
+    let target = targets::parse(&args.target)?;
+    args.protocol
+        .parse::<Protocol>()
+        .map_err(|error| Failure::usage(format!("\"{}\" is no protocol: it {error}", args.protocol)))?;
+    let allowed = allowed.iter().chain(&args.allow_target).map(|word| targets::parse(word));
+    let exposure = Exposure {
+        name: args.name.clone(),
+        protocol: args.protocol.clone(),
+        is_public: args.public,
+        allowed: allowed.collect::<Result<_, _>>()?,
+        target,
+    };
+    for (is_used, flag) in [(args.public, "--public"), (args.link, "--link")] {
+        if is_used {
+            share::refuse_database(flag, exposure.target.port, &exposure.likely_name())?;
+        }
+    }
+    Ok(exposure)
+}
+
+/// Says that a service is exposed, with its addresses.
+pub(crate) fn say(
+    context: &Context<'_>,
+    service: &Tunnel,
+    link: Option<&ShareCreated>,
+) -> Result<(), Failure> {
+    let event = json!({
+        "event": "exposed",
+        "service": services::json(service),
+        "share": link.map(share::json),
+    });
+    context.output.data(&event, |face| exposed_text(service, link, face, context.output.zone()))?;
+    if service.is_public && service.public_url.is_none() {
+        context.output.warn("The hub gave no public URL for this service");
+    }
+    context
+        .output
+        .note(|face| format!("Teammates reach it with: connect reach {}", face.remote(&service.name)));
+    context.output.note(|_| "Press Ctrl-C to stop".to_owned());
+    Ok(())
+}
+
+// Seed 001, "Quick Share" and "Persistent Public URLs", line by line.
+fn exposed_text(service: &Tunnel, link: Option<&ShareCreated>, face: Face, zone: &TimeZone) -> String {
+    let name = face.remote(&service.name);
+    let antenna = if face.ornaments { "📡".to_owned() } else { face.ok() };
+    let accessible = format!("{antenna} Service \"{name}\" is now accessible through the hub");
+    let mut lines = match service.public_url.as_deref().filter(|_| service.is_public) {
+        Some(url) => vec![
+            format!("{}Public URL: {}", face.emoji("🌐"), face.address(url)),
+            "External services (Stripe, GitHub, etc.) can send webhooks to this URL".to_owned(),
+            accessible,
+            format!("Public URL: {}", face.address(url)),
+            "Anyone can reach this service at the URL above".to_owned(),
+        ],
+        None => vec![accessible],
+    };
+    lines.extend(link.map(|link| share::text(link, face, zone)));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! `connect status`: the hub, this machine's agent, and the workspace's services.
+
+use schemas::rest::{Agent, Health, Tunnel, WhoAmI};
+use serde_json::json;
+
+use super::{Context, services};
+use crate::{
+    failure::{Exit, Failure},
+    output::{Face, text},
+};
+
+/// Everything that is shown.
+struct Found {
+    hub: String,
+    health: Health,
+    who: WhoAmI,
+    agent: Option<Agent>,
+    services: Vec<Tunnel>,
+}
+
+pub(crate) async fn run(context: &Context<'_>) -> Result<Exit, Failure> {
+    // First: whether the hub is there at all is worth knowing without a key.
+    let health = context.api.health().await?;
+    context.need_key()?;
+    let who = context.api.whoami().await?;
+    let saved = context.settings.saved.agent.as_ref().filter(|agent| agent.workspace_id == who.workspace_id);
+    let agent = match saved {
+        None => None,
+        Some(saved) => match context.api.agent(&saved.id).await {
+            Ok(agent) => Some(agent),
+            Err(error) if error.status() == Some(404) => None,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    let services = context.api.services().await?;
+    let found = Found { hub: context.settings.hub.to_string(), health, who, agent, services };
+    let document = json!({
+        "hub": { "url": found.hub, "status": found.health.status, "version": found.health.version },
+        "workspace": { "id": found.who.workspace_id, "name": found.who.workspace_name },
+        "agent": found.agent,
+        "services": found.services.iter().map(services::json).collect::<Vec<_>>(),
+    });
+    context.output.data(&document, |face| found.text(face))?;
+    Ok(Exit::Success)
+}
+
+impl Found {
+    fn text(&self, face: Face) -> String {
+        let agent = match &self.agent {
+            Some(agent) => format!("{} ({})", agent.name, agent.status),
+            None => "not registered on this machine".to_owned(),
+        };
+        let head = [
+            ("Hub", format!("{} ({}, version {})", self.hub, self.health.status, self.health.version)),
+            ("Workspace", self.who.workspace_name.clone()),
+            ("Agent", agent),
+        ];
+        let head = text::table(&head.map(|(name, value)| vec![name.to_owned(), value]), face);
+        if self.services.is_empty() {
+            return format!("{head}\n\nNo services yet\nExpose one with: connect expose localhost:3000");
+        }
+        let mut rows =
+            vec![["SERVICE", "TARGET", "PROTOCOL", "STATUS", "PUBLIC URL"].map(str::to_owned).to_vec()];
+        rows.extend(self.services.iter().map(|service| {
+            vec![
+                service.name.clone(),
+                services::target_of(service).to_string(),
+                service.protocol.clone(),
+                match &service.status_reason {
+                    Some(reason) => format!("{} ({reason})", service.status),
+                    None => service.status.clone(),
+                },
+                service.public_url.clone().unwrap_or_else(|| "-".to_owned()),
+            ]
+        }));
+        format!("{head}\n\n{}", text::table(&rows, face))
+    }
+}
+
+#[cfg(test)]
+mod tests;

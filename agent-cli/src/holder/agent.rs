@@ -1,0 +1,117 @@
+//! The agent library behind the seam of [`super::session`]: the only file that knows both.
+
+use std::io::ErrorKind;
+
+use domain::target::Target;
+use tokio::{sync::watch, task::AbortHandle};
+use uuid::Uuid;
+
+use super::session::{Launch, ReachError, Session, SessionState};
+use crate::{
+    agent::{self, AgentHandle, AgentOptions, AgentStatus, LocalPort, TokenCell},
+    api::Api,
+    commands::identity::{Identity, host_name, renew},
+    settings::config_file::{ConfigFile, SavedAgent},
+};
+
+/// Starts agent sessions under one identity.
+pub struct AgentLaunch {
+    api: Api,
+    config: Option<ConfigFile>,
+    identity: SavedAgent,
+    token: TokenCell,
+    /// One for the life of the process: the hub lets the same instance take over at once.
+    instance: Uuid,
+}
+
+impl AgentLaunch {
+    pub(crate) fn new(api: Api, config: Option<ConfigFile>, identity: &Identity) -> Self {
+        let token = TokenCell::new(identity.agent.token.clone());
+        Self { api, config, identity: identity.agent.clone(), token, instance: Uuid::new_v4() }
+    }
+}
+
+impl Launch for AgentLaunch {
+    type Session = AgentSession;
+
+    fn launch(&self) -> AgentSession {
+        AgentSession::new(agent::start(AgentOptions {
+            hub_url: self.api.hub().to_string(),
+            agent_id: self.identity.id.clone(),
+            token: self.token.clone(),
+            host_name: host_name().unwrap_or_default(),
+            instance: self.instance,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            allow_loopback: true,
+        }))
+    }
+
+    async fn renew(&self) -> bool {
+        match renew(&self.api, self.config.as_ref(), &self.identity).await {
+            Ok(token) => {
+                self.token.set(token.reveal());
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// A session of the agent library.
+pub struct AgentSession {
+    handle: AgentHandle,
+    states: watch::Receiver<SessionState>,
+    follower: AbortHandle,
+}
+
+impl AgentSession {
+    fn new(handle: AgentHandle) -> Self {
+        let mut status = handle.status();
+        let (publish, states) = watch::channel(state_of(&status.borrow_and_update()));
+        // Ends with the session, at the latest with us.
+        let follower = tokio::spawn(async move {
+            while status.changed().await.is_ok() {
+                let state = state_of(&status.borrow_and_update());
+                publish.send_replace(state);
+            }
+        });
+        Self { handle, states, follower: follower.abort_handle() }
+    }
+}
+
+impl Drop for AgentSession {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+impl Session for AgentSession {
+    type Port = LocalPort;
+
+    fn states(&self) -> watch::Receiver<SessionState> {
+        self.states.clone()
+    }
+    fn allow(&self, target: &Target) {
+        self.handle.allow(&target.host, target.port);
+    }
+    async fn reach(&self, tunnel: Uuid, port: u16) -> Result<LocalPort, ReachError> {
+        self.handle.reach(tunnel.as_u128(), port).await.map_err(|error| {
+            let is_taken = error.kind() == ErrorKind::AddrInUse;
+            if is_taken { ReachError::Taken } else { ReachError::Failed(error.to_string()) }
+        })
+    }
+    fn number(port: &LocalPort) -> u16 {
+        port.port()
+    }
+    async fn stop(&self) {
+        self.handle.stop().await;
+    }
+}
+
+fn state_of(status: &AgentStatus) -> SessionState {
+    match status.clone() {
+        AgentStatus::Connecting { attempt, last_error } => SessionState::Connecting { attempt, last_error },
+        AgentStatus::Connected { epoch } => SessionState::Connected { epoch },
+        AgentStatus::Refused { code, message } => SessionState::Refused { code, message },
+    }
+}

@@ -1,0 +1,109 @@
+//! nginx as a target: serves files, or answers everything and writes down the path as it understood it.
+
+use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::start_on_free_port;
+use crate::{ports::loopback, process::Process};
+
+/// A running nginx.
+#[derive(Debug)]
+pub struct Nginx {
+    pub address: SocketAddr,
+    // Before the folder: it ends before its files go.
+    _process: Process,
+    folder: TempDir,
+}
+
+/// A line of its log.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    /// The path after nginx's own decoding and normalisation.
+    pub path: String,
+    pub status: u16,
+    /// The request's `x-case` header.
+    pub case: String,
+}
+
+impl Nginx {
+    /// Serves these files, by name.
+    #[track_caller]
+    pub fn serving(files: &[(&str, &[u8])]) -> Self {
+        Self::start("location / { root files; }", files)
+    }
+
+    /// Answers every path with 200.
+    #[track_caller]
+    pub fn answering_everything() -> Self {
+        Self::start("location / { return 200 'ok'; }", &[])
+    }
+
+    #[track_caller]
+    fn start(location: &str, files: &[(&str, &[u8])]) -> Self {
+        let folder = tempfile::Builder::new().prefix("pc-nginx-").tempdir().expect("a temporary folder");
+        let root = folder.path().join("files");
+        fs::create_dir(&root).expect("the folder is ours");
+        for (name, bytes) in files {
+            fs::write(root.join(name), bytes).expect("the folder is ours");
+        }
+        let config = folder.path().join("nginx.conf");
+        let (process, port) = start_on_free_port("nginx", |port| {
+            fs::write(&config, configuration(port, location)).expect("the folder is ours");
+            let mut command = Command::new(program());
+            command.arg("-p").arg(folder.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
+            command
+        });
+        Self { address: loopback(port), folder, _process: process.farewell(Signal::TERM) }
+    }
+
+    /// Its access log so far. A line is written after the answer was sent: compare with `eventually`.
+    pub fn log(&self) -> Vec<Logged> {
+        let bytes = fs::read(self.folder.path().join("access.log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        // The last line may be half written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(logged).collect()
+    }
+}
+
+#[track_caller]
+fn logged(line: &str) -> Logged {
+    let value: Value =
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("a line of nginx's log: {error}: {line}"));
+    let text = |member: &str| value[member].as_str().unwrap_or_default().to_owned();
+    let status = text("status").parse().expect("nginx logs a status");
+    Logged { path: text("path"), status, case: text("case") }
+}
+
+/// Debian keeps nginx where a plain user's PATH does not look.
+fn program() -> PathBuf {
+    let debian = PathBuf::from("/usr/sbin/nginx");
+    if debian.exists() { debian } else { PathBuf::from("nginx") }
+}
+
+fn configuration(port: u16, location: &str) -> String {
+    format!(
+        r#"
+daemon off;
+master_process off;
+pid nginx.pid;
+events {{ worker_connections 4096; }}
+http {{
+    log_format facts escape=json '{{"path":"$uri","status":"$status","case":"$http_x_case"}}';
+    access_log access.log facts;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    large_client_header_buffers 4 32k;
+    types {{ text/html html; application/octet-stream bin; }}
+    keepalive_requests 1000000;
+    server {{ listen 127.0.0.1:{port}; {location} }}
+}}
+"#
+    )
+}

@@ -1,0 +1,84 @@
+//! What visitors who have only the link are answered on the edge's listener: `/v1/shared/:token/info`, and the query
+//! endpoint, which does not exist yet and says so.
+
+use std::sync::{Arc, OnceLock};
+
+use actix_web::web;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{Method, Response, header};
+use schemas::problem::Problem;
+
+use super::{Ports, error::ApiError, shares};
+use crate::{
+    edge::{PublicEndpoints, PublicPlace, PublicRequest},
+    limits::{Key, Scope},
+};
+
+/// Answers once start-up has put the ports in place; 503 before.
+pub fn endpoints(ports: Arc<OnceLock<web::Data<Ports>>>) -> PublicEndpoints {
+    Arc::new(move |request| {
+        let ports = ports.get().cloned();
+        async move { respond(ports.as_deref().map(AsRef::as_ref), &request) }.boxed()
+    })
+}
+
+fn respond(ports: Option<&Ports>, request: &PublicRequest) -> Response<Bytes> {
+    let answered = match ports {
+        None => Err(ApiError::unavailable("starting", "The hub is starting; try again in a moment.")),
+        Some(ports) => answer(ports, request),
+    };
+    let (status, body) = match answered {
+        Ok(body) => (http::StatusCode::OK, body),
+        Err(error) => problem(&error, request),
+    };
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CACHE_CONTROL, "no-store")
+        .header("x-request-id", request.request.to_string())
+        .body(body)
+        .expect("status and headers are plain")
+}
+
+fn answer(ports: &Ports, request: &PublicRequest) -> Result<Bytes, ApiError> {
+    let key = Key::address(Scope::Public, request.visitor);
+    let verdict = ports.limits.check(key, ports.settings.limit_public_per_min);
+    if !verdict.allowed {
+        let words =
+            format!("At most {} requests per minute; try again in {} s.", verdict.limit, verdict.reset_s);
+        let error = ApiError::new(actix_web::http::StatusCode::TOO_MANY_REQUESTS, "rate_limited", words);
+        return Err(ApiError { retry_after: Some(u64::from(verdict.reset_s)), ..error });
+    }
+    match request.place {
+        PublicPlace::Info if matches!(request.method, Method::GET | Method::HEAD) => {
+            let info = shares::info_of(ports, &request.token)?;
+            serde_json::to_vec(&info).map(Bytes::from).map_err(ApiError::internal)
+        }
+        PublicPlace::Info => Err(ApiError::new(
+            actix_web::http::StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "This URL answers GET.",
+        )),
+        PublicPlace::Query => Err(ApiError::new(
+            actix_web::http::StatusCode::NOT_FOUND,
+            "no_such_url",
+            "This hub does not answer database queries.",
+        )),
+    }
+}
+
+fn problem(error: &ApiError, request: &PublicRequest) -> (http::StatusCode, Bytes) {
+    let status =
+        http::StatusCode::from_u16(error.status.as_u16()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let problem = Problem {
+        status_code: status.as_u16(),
+        error: status.canonical_reason().unwrap_or("Error").to_owned(),
+        code: error.code.to_owned(),
+        message: error.message.to_string(),
+        request_id: request.request.to_string(),
+        details: error.details.clone(),
+        retry_after: error.retry_after,
+    };
+    (status, serde_json::to_vec(&problem).map(Bytes::from).unwrap_or_default())
+}

@@ -1,0 +1,202 @@
+//! The part of the hub that decides and remembers: log, keyring, current state, actors. The server is built around it;
+//! the operator's offline commands need nothing else.
+
+use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
+
+use actix::Arbiter;
+use anyhow::{Context as _, Result};
+use domain::{
+    ids::{KeyId, WorkspaceId},
+    names::Name,
+    workspace::{self, KeyCreated, Scope, WorkspaceCreated},
+};
+use projections::routes::{Routes, usable};
+use uuid::Uuid;
+
+use crate::{
+    actors::{Executor, Who, aggregate::Deps},
+    clock::{SharedClock, SystemClock},
+    event_log::{
+        SharedLog,
+        segments::{Options, Segments},
+    },
+    keyring::Keyring,
+    readers::load_routes,
+    secrets::{Secret, SecretKind, Seed},
+};
+
+/// The workspace that the hub's first start creates.
+pub const DEFAULT_WORKSPACE: &str = "default";
+/// At most this many threads carry aggregates' actors: one fsync serves them all, more would only switch.
+const ARBITERS_MAX: usize = 4;
+
+/// Log, keyring, state, actors.
+#[derive(Debug)]
+pub struct Core {
+    pub clock: SharedClock,
+    pub keyring: Arc<Keyring>,
+    pub log: SharedLog,
+    pub segments: Arc<Segments>,
+    pub routes: Arc<Routes>,
+    /// How far `routes` had read when it was opened.
+    pub routes_position: u64,
+    pub executor: Executor,
+    arbiters: Vec<Arbiter>,
+}
+
+impl Core {
+    /// Opens a data directory, creating it on first use, and folds the log's facts.
+    ///
+    /// # Errors
+    /// The directory is in use by another hub, the log is damaged, or the disk says no.
+    pub async fn open(data: &Path) -> Result<Self> {
+        Self::open_at(data, Arc::new(SystemClock)).await
+    }
+
+    /// The same with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As [`Core::open`].
+    pub async fn open_at(data: &Path, clock: SharedClock) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data)
+            .with_context(|| format!("while creating the data directory {}", data.display()))?;
+        let (segments, keyring) = open_log(data)?;
+        let log: SharedLog = segments.clone();
+        let (routes, routes_position) = load_routes(&log).await.context("while reading the event log")?;
+        let routes = Arc::new(routes);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ARBITERS_MAX);
+        let arbiters: Vec<Arbiter> = (0..threads).map(|_| Arbiter::new()).collect();
+        let deps = Deps { log: log.clone(), routes: Arc::clone(&routes), clock: clock.clone() };
+        let executor = Executor::new(Arc::new(deps), arbiters.iter().map(Arbiter::handle).collect());
+        Ok(Self { clock, keyring, log, segments, routes, routes_position, executor, arbiters })
+    }
+
+    /// Stops the actors and closes the log: everything acknowledged is durable already.
+    pub async fn close(self) {
+        for arbiter in &self.arbiters {
+            arbiter.stop();
+        }
+        for arbiter in self.arbiters {
+            // An arbiter's thread that panicked has ended the process already.
+            let _ = arbiter.join();
+        }
+        self.log.close().await;
+    }
+
+    /// The workspace of a name or an id.
+    pub fn workspace_named(&self, name: &str) -> Option<WorkspaceId> {
+        let known = self.routes.workspaces();
+        known.into_iter().find_map(|(id, entry)| {
+            let created = entry.state.created.as_ref()?;
+            (created.name.as_str() == name || id.to_string() == name).then_some(id)
+        })
+    }
+
+    /// Creates a workspace.
+    ///
+    /// # Errors
+    /// The name is taken or no name, or the log takes no writes.
+    pub async fn create_workspace(&self, name: &str) -> Result<WorkspaceId> {
+        anyhow::ensure!(self.workspace_named(name).is_none(), "a workspace named `{name}` exists");
+        let name = Name::parse(name).map_err(|error| anyhow::anyhow!("a workspace's name {error}"))?;
+        let id = WorkspaceId::new(Uuid::now_v7());
+        let created = WorkspaceCreated { workspace_id: id, name };
+        let who = Who::hub(id, "operator");
+        self.executor
+            .workspace(id, who, workspace::Command::Create(created))
+            .await
+            .map_err(|error| anyhow::anyhow!("the workspace was not created: {error:?}"))?;
+        Ok(id)
+    }
+
+    /// Creates a key and answers its secret, which nobody sees again. `brought`: the secret to take instead of a new one.
+    ///
+    /// # Errors
+    /// What the workspace refuses, or the log takes no writes.
+    pub async fn create_key(
+        &self,
+        workspace: WorkspaceId,
+        name: &str,
+        scopes: Vec<Scope>,
+        life_ms: Option<i64>,
+        brought: Option<Secret>,
+    ) -> Result<(KeyId, Secret)> {
+        let now = self.clock.now();
+        let secret = brought.unwrap_or_else(|| Seed::random().secret(SecretKind::ApiKey, "key"));
+        let key = KeyCreated {
+            key_id: KeyId::new(Uuid::now_v7()),
+            name: Name::parse(name).map_err(|error| anyhow::anyhow!("a key's name {error}"))?,
+            scopes,
+            key_hash: secret.digest_hex(),
+            prefix: secret.preview(),
+            allowed_ip_ranges: Vec::new(),
+            expires_at: life_ms.map(|span| now.plus_ms(span)),
+        };
+        let id = key.key_id;
+        let command = workspace::Command::CreateKey { key, now };
+        self.executor
+            .workspace(workspace, Who::hub(workspace, "operator"), command)
+            .await
+            .map_err(|error| anyhow::anyhow!("the key was not created: {error:?}"))?;
+        Ok((id, secret))
+    }
+
+    /// Makes sure that there is a workspace and a way in. Answers the admin key that was made, if one was.
+    ///
+    /// # Errors
+    /// `admin_key` is no key, or the log takes no writes.
+    pub async fn bootstrap(&self, admin_key: Option<&str>) -> Result<Option<Secret>> {
+        let brought = admin_key.map(checked_key).transpose()?;
+        let known = self.workspace_named(DEFAULT_WORKSPACE);
+        let first_start = known.is_none();
+        let workspace = match known {
+            Some(id) => id,
+            None => self.create_workspace(DEFAULT_WORKSPACE).await?,
+        };
+        if let Some(secret) = brought {
+            let now = self.clock.now();
+            if self.routes.key(&secret.digest(), now).is_none() {
+                self.create_key(workspace, "HUB_ADMIN_KEY", vec![Scope::Admin], None, Some(secret)).await?;
+            }
+            return Ok(None);
+        }
+        // A crash between workspace and key must not lock everybody out.
+        let now = self.clock.now();
+        let entry = self.routes.workspace(workspace);
+        let way_in = entry.is_some_and(|entry| {
+            entry
+                .state
+                .keys
+                .values()
+                .any(|key| usable(key, now) && key.created.scopes.contains(&Scope::Admin))
+        });
+        let never_had_one =
+            first_start || self.routes.workspace(workspace).is_some_and(|entry| entry.state.keys.is_empty());
+        if way_in || !never_had_one {
+            return Ok(None);
+        }
+        let (_, secret) = self.create_key(workspace, "admin", vec![Scope::Admin], None, None).await?;
+        Ok(Some(secret))
+    }
+}
+
+fn open_log(data: &Path) -> Result<(Arc<Segments>, Arc<Keyring>)> {
+    let keyring = Arc::new(Keyring::open(&data.join("keyring")).context("while opening the keyring")?);
+    let segments =
+        Segments::open(data, Options::new(Arc::clone(&keyring))).context("while opening the event log")?;
+    Ok((Arc::new(segments), keyring))
+}
+
+/// A key that the operator brings must be as strong as one that the hub makes.
+fn checked_key(text: &str) -> Result<Secret> {
+    let rest = text.strip_prefix(SecretKind::ApiKey.prefix()).unwrap_or_default();
+    let plain = rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    anyhow::ensure!(
+        rest.len() >= 43 && plain,
+        "HUB_ADMIN_KEY must be `pc_` and 43 or more URL-safe characters (256 random bits)"
+    );
+    Ok(Secret::brought(text))
+}

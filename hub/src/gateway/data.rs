@@ -1,0 +1,180 @@
+//! Agents' data connections as they arrive: preface, proof, and what becomes of the socket.
+
+use domain::{access::Denied, ids::TunnelId};
+use schemas::frames::{
+    Frame, RefusalCode, StreamAccepted, StreamOpen, StreamRefused,
+    preface::{BYTES_MAX, Purpose, UPGRADE, proof_text},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use uuid::Uuid;
+
+use super::{
+    Gateway, frame_io,
+    preface::{self, Preface},
+    relay,
+    sessions::Session,
+};
+use crate::{
+    running::Under,
+    streams::{OpenError, Streams as _},
+};
+
+/// Why a data connection was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unwelcome {
+    Malformed,
+    /// Unknown session, wrong proof and used counter look alike from outside.
+    Unproven,
+    Draining,
+}
+
+/// Serves one data connection to its end; a `serve` connection ends here by going into its session's pool.
+pub(crate) async fn serve(gateway: &Gateway, mut socket: TcpStream) {
+    let limit = Duration::from_millis(gateway.settings().preface_ms_max);
+    // What is neither refused nor read in time is closed without a word.
+    let Ok(Ok(read)) = timeout(limit, read_preface(&mut socket)).await else { return };
+    let admitted = match read {
+        _ if gateway.is_draining() => Err(Unwelcome::Draining),
+        Some(preface) => admit(gateway, &preface).map(|session| (session, preface.purpose)),
+        None => Err(Unwelcome::Malformed),
+    };
+    let (session, purpose) = match admitted {
+        Ok(admitted) => admitted,
+        Err(unwelcome) => return turn_away(socket, unwelcome).await,
+    };
+    let switching =
+        format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n\r\n");
+    if socket.write_all(switching.as_bytes()).await.is_err() {
+        return;
+    }
+    match purpose {
+        Purpose::Serve => {
+            if let Ok(socket) = socket.into_std() {
+                session.pool.offer(socket);
+            }
+        }
+        Purpose::Reach => reach(gateway, &session, socket).await,
+    }
+}
+
+/// `None`: what came is no preface, or more than one (an agent says nothing further before the answer).
+async fn read_preface(socket: &mut TcpStream) -> std::io::Result<Option<Preface>> {
+    let mut bytes = [0; BYTES_MAX];
+    let mut length = 0;
+    loop {
+        let read = socket.read(&mut bytes[length..]).await?;
+        length += read;
+        match preface::parse(&bytes[..length]) {
+            Ok(Some(preface)) if preface.length == length => return Ok(Some(preface)),
+            Ok(None) if read > 0 => {}
+            Ok(Some(_) | None) | Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// Proof first, counter second: a forger must not use up an agent's counters.
+fn admit(gateway: &Gateway, preface: &Preface) -> Result<Arc<Session>, Unwelcome> {
+    let session = gateway.sessions().by_id(preface.session).ok_or(Unwelcome::Unproven)?;
+    let text = proof_text(&preface.session.to_string(), preface.counter, preface.purpose);
+    // Constant-time.
+    ring::hmac::verify(&session.data_key, text.as_bytes(), &preface.proof)
+        .map_err(|_| Unwelcome::Unproven)?;
+    if session.counters.lock().take(preface.counter) { Ok(session) } else { Err(Unwelcome::Unproven) }
+}
+
+async fn turn_away(mut socket: TcpStream, unwelcome: Unwelcome) {
+    let status = match unwelcome {
+        Unwelcome::Malformed => "400 Bad Request",
+        Unwelcome::Unproven => "401 Unauthorized",
+        Unwelcome::Draining => "503 Service Unavailable",
+    };
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    // Best effort: the connection closes either way.
+    if socket.write_all(answer.as_bytes()).await.is_ok() {
+        let _ = socket.shutdown().await;
+    }
+}
+
+/// A `reach` connection: one stream to a tunnel of the agent's workspace.
+async fn reach(gateway: &Gateway, session: &Session, mut socket: TcpStream) {
+    let limit = Duration::from_millis(gateway.settings().preface_ms_max);
+    let Ok(Ok(Frame::StreamOpen(wanted))) = timeout(limit, frame_io::read(&mut socket)).await else { return };
+    let Ok(_room) = Arc::clone(&session.reach_streams).try_acquire_owned() else {
+        return refuse(socket, RefusalCode::Busy, "the agent has too many streams open").await;
+    };
+    let running = &gateway.parts().running;
+    let mut tokens = vec![running.token(Under::Agent(session.agent))];
+    tokens.extend(session.key.map(|key| running.token(Under::Key(key))));
+    // Tokens first: had the session ended before, nobody would cancel them.
+    if session.ending.is_cancelled() && !gateway.is_connected(session.agent) {
+        return;
+    }
+    match open(gateway, session, &wanted).await {
+        Ok((upstream, of_tunnel)) => {
+            if frame_io::write(&mut socket, &Frame::StreamAccepted(StreamAccepted {})).await.is_ok() {
+                tokens.extend(of_tunnel);
+                relay::relay(socket, upstream, &tokens).await;
+            }
+        }
+        Err((code, message)) => refuse(socket, code, &message).await,
+    }
+}
+
+type Refusal = (RefusalCode, String);
+
+async fn open(
+    gateway: &Gateway,
+    session: &Session,
+    wanted: &StreamOpen,
+) -> Result<(TcpStream, [tokio_util::sync::CancellationToken; 3]), Refusal> {
+    let unknown = || (RefusalCode::UnknownTunnel, "no such tunnel in this workspace".to_owned());
+    let tunnel = TunnelId::new(Uuid::from_u128(wanted.tunnel));
+    // The border before anything else: whether a foreign tunnel is paused is nobody's business.
+    let owner = gateway
+        .parts()
+        .routes
+        .tunnel(tunnel)
+        .and_then(|entry| entry.state.open().map(|details| details.created.workspace_id));
+    if owner != Some(session.workspace) {
+        return Err(unknown());
+    }
+    let admitted = gateway.admit(tunnel).map_err(|denied| match denied {
+        Denied::TunnelPaused => (RefusalCode::Paused, "the tunnel is paused".to_owned()),
+        Denied::ShareRevoked
+        | Denied::ShareExpired
+        | Denied::TunnelGone
+        | Denied::AgentOffline
+        | Denied::MethodNotAllowed
+        | Denied::AmbiguousPath
+        | Denied::PathNotAllowed
+        | Denied::RateLimited
+        | Denied::BadRequest
+        | Denied::UpstreamFailed
+        | Denied::UpstreamTimeout
+        | Denied::NotServed => unknown(),
+    })?;
+    match gateway.open(admitted.agent, tunnel, wanted.kind, &session.host_name).await {
+        Ok(upstream) => Ok((upstream, admitted.tokens)),
+        Err(error) => {
+            let code = match error {
+                OpenError::AgentOffline => RefusalCode::AgentOffline,
+                OpenError::TargetUnreachable(_) | OpenError::Timeout => RefusalCode::TargetUnreachable,
+                OpenError::TargetNotAllowed(_) => RefusalCode::TargetNotAllowed,
+                OpenError::Busy => RefusalCode::Busy,
+            };
+            Err((code, error.to_string()))
+        }
+    }
+}
+
+async fn refuse(mut socket: TcpStream, code: RefusalCode, message: &str) {
+    let refused = Frame::StreamRefused(StreamRefused { code, message: message.to_owned() });
+    if frame_io::write(&mut socket, &refused).await.is_ok() {
+        let _ = socket.shutdown().await;
+    }
+}

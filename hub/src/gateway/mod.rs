@@ -1,0 +1,227 @@
+//! The agents' side of the hub: their control connections, their data connections, and the streams over them.
+//!
+//! Reading order: [`acceptor`] (one port for everything), [`session`] (one control connection, an actor), [`greeting`]
+//! (who may hold an agent's identity), [`sessions`] (the registry and what is asked of agents), [`watchdog`] (who is
+//! cut), [`data`] and [`pool`] (data connections), [`streams`] (opening a stream), [`relay`] (carrying its bytes).
+//! Invariants: nothing an agent does or leaves undone holds up another one; every queue here has a limit in
+//! [`GatewaySettings`]; a session's facts go to the log in the order in which they happened.
+
+pub mod acceptor;
+pub mod data;
+mod frame_io;
+mod greeting;
+mod pool;
+mod preface;
+pub mod relay;
+pub mod session;
+pub mod sessions;
+mod settle;
+pub mod streams;
+mod watchdog;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use domain::{
+    access::Denied,
+    agent::DisconnectReason,
+    ids::{AgentId, TunnelId},
+};
+use projections::routes::Routes;
+use tokio::{runtime::Handle, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+use crate::{
+    actors::Executor,
+    clock::SharedClock,
+    running::{Running, Under},
+};
+use sessions::Sessions;
+
+/// The gateway's limits. The defaults are the protocol's; tests set shorter times.
+#[derive(Debug, Clone)]
+pub struct GatewaySettings {
+    /// How long a new session may take to say hello (milliseconds).
+    pub handshake_ms_max: u64,
+    /// How often each session is pinged (milliseconds).
+    pub heartbeat_ms: u64,
+    /// A session that has answered no ping for this long is cut (milliseconds).
+    pub silence_ms_max: u64,
+    /// How long the holder of an identity has to prove that it is there when another machine asks (milliseconds).
+    pub takeover_ms_max: u64,
+    /// How long a goodbye has to leave before the socket is shut (milliseconds).
+    pub goodbye_ms_max: u64,
+    /// How long a data connection may take over its preface or first frame (milliseconds).
+    pub preface_ms_max: u64,
+    /// How long opening a stream may take (milliseconds).
+    pub open_timeout_ms: u64,
+    /// How many idle data connections each agent is asked to keep.
+    pub warm_connections: u16,
+    /// How many idle data connections of an agent are kept at most.
+    pub idle_connections_max: usize,
+    /// How many openers wait for a data connection of one agent at most.
+    pub openers_max: usize,
+    /// How many `reach` streams one agent has at most.
+    pub reach_streams_max: usize,
+    /// How many orders wait for a session's socket at most; a session that has more does not read and is cut.
+    pub outbox_max: usize,
+    /// How many tunnel states of a session wait for the log at most.
+    pub states_max: usize,
+    /// How many questions to one agent wait for an answer at most.
+    pub questions_max: usize,
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        use schemas::frames::{HANDSHAKE_MS_MAX, HEARTBEAT_MS, SILENCE_MS_MAX};
+        Self {
+            handshake_ms_max: HANDSHAKE_MS_MAX,
+            heartbeat_ms: HEARTBEAT_MS,
+            // The ping after the last answer goes out up to a heartbeat later, and the watchdog looks now and then:
+            // together they stay under the 15 s that a dead agent may look alive.
+            silence_ms_max: SILENCE_MS_MAX - 1_000,
+            takeover_ms_max: 2_000,
+            goodbye_ms_max: 500,
+            preface_ms_max: 10_000,
+            open_timeout_ms: 10_000,
+            warm_connections: 8,
+            idle_connections_max: 64,
+            openers_max: 4_096,
+            reach_streams_max: 4_096,
+            outbox_max: 1_024,
+            states_max: 1_024,
+            questions_max: 256,
+        }
+    }
+}
+
+/// What the gateway works with.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    pub routes: Arc<Routes>,
+    pub executor: Executor,
+    pub running: Arc<Running>,
+    pub clock: SharedClock,
+    /// This node and this start of it.
+    pub node: String,
+    pub boot: Uuid,
+    pub hub_version: String,
+    /// Where the gateway's own tasks run; must outlive [`Gateway::stop`].
+    pub runtime: Handle,
+    pub settings: GatewaySettings,
+}
+
+/// The gateway. Cheap to clone; every clone is the same one.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    sessions: Sessions,
+    tasks: TaskTracker,
+    /// No new session or stream.
+    draining: CancellationToken,
+    /// Everything ends.
+    stopped: CancellationToken,
+    /// The zero of this process's monotonic milliseconds.
+    began: Instant,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// Starts the gateway's own tasks.
+    pub fn start(parts: Parts) -> Self {
+        let gateway = Self(Arc::new(Inner {
+            sessions: Sessions::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            began: Instant::now(),
+            parts,
+        }));
+        gateway.spawn(watchdog::watch(gateway.clone()));
+        gateway
+    }
+
+    /// No new session and no new stream from now on (503, `Busy`); what runs goes on.
+    pub fn drain(&self) {
+        self.0.draining.cancel();
+    }
+
+    /// Says goodbye to every agent, ends every stream and awaits the gateway's tasks, at most `limit`. Call it after
+    /// [`Gateway::drain`] and whatever time running streams were given. `false`: the limit came first.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        self.drain();
+        self.end_all(DisconnectReason::Drained);
+        self.0.stopped.cancel();
+        self.0.tasks.close();
+        tokio::time::timeout(limit, self.0.tasks.wait()).await.is_ok()
+    }
+
+    /// Whether [`Gateway::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.is_cancelled()
+    }
+
+    /// Cancelled when everything ends.
+    pub(crate) fn stopped(&self) -> &CancellationToken {
+        &self.0.stopped
+    }
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+    fn settings(&self) -> &GatewaySettings {
+        &self.0.parts.settings
+    }
+    /// Milliseconds since the gateway's start on a clock that nobody sets.
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+    /// Runs a task of the gateway's own: awaited by [`Gateway::stop`].
+    pub(crate) fn spawn<F>(&self, task: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.0.tasks.spawn_on(task, &self.0.parts.runtime)
+    }
+
+    /// Whether a stream to a tunnel may start now, and the tokens that end it: the tunnel's and its agent's.
+    pub(crate) fn admit(&self, tunnel: TunnelId) -> Result<Admitted, Denied> {
+        let Parts { routes, running, clock, .. } = self.parts();
+        // Tokens first, facts second: an end that comes in between is seen by one of the two.
+        let of_tunnel = running.token(Under::Tunnel(tunnel));
+        let agent = routes
+            .tunnel(tunnel)
+            .and_then(|entry| entry.state.open().map(|details| details.created.agent_id))
+            .ok_or(Denied::TunnelGone)?;
+        let of_agent = running.token(Under::Agent(agent));
+        let entry = routes.tunnel_gate(tunnel, clock.now())?;
+        let serves = entry.state.open().map(|details| details.created.agent_id);
+        // Moved to another agent in between: the caller's next try finds it there.
+        if serves == Some(agent) {
+            Ok(Admitted { agent, tokens: [of_tunnel, of_agent, self.stopped().clone()] })
+        } else {
+            Err(Denied::TunnelGone)
+        }
+    }
+}
+
+/// A stream to a tunnel may start.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) agent: AgentId,
+    pub(crate) tokens: [CancellationToken; 3],
+}
+
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! Streams that agents open to tunnels of their workspace, and of no other.
+
+use super::*;
+
+#[test]
+fn a_local_port_leads_to_a_teammates_tunnel_across_a_reconnect() {
+    with_hub(GatewaySettings::default(), async |hub| {
+        let workspace = hub.workspace().await;
+        let (agent, reacher) = (hub.agent(workspace).await, hub.agent(workspace).await);
+        let (handle, other) = (hub.run(&agent).await, hub.run(&reacher).await);
+        let (target, _echo) = echo().await;
+        let tunnel = hub.working_tunnel(&agent, target).await;
+        let port = other.reach(tunnel.id.uuid().as_u128(), 0).await.unwrap();
+        let local = ("127.0.0.1", port.port());
+        let bytes = random(1024 * 1024);
+        let socket = TcpStream::connect(local).await.unwrap();
+        assert!(soon(exchange(socket, &bytes)).await.unwrap() == bytes);
+
+        hub.gateway.sessions().of(reacher.id).unwrap().shut();
+        let mut again = TcpStream::connect(local).await.unwrap();
+        assert!(echoes(&mut again).await);
+        drop(port);
+        assert!(was_reset(&ended(&mut again).await));
+        handle.stop().await;
+        other.stop().await;
+    });
+}
+
+#[test]
+fn a_tunnel_of_another_workspace_does_not_exist() {
+    with_hub(GatewaySettings::default(), async |hub| {
+        let (agent, stranger) = (hub.lone_agent().await, hub.lone_agent().await);
+        let handle = hub.run(&agent).await;
+        let (target, _echo) = echo().await;
+        let tunnel = hub.working_tunnel(&agent, target).await;
+        // Whether it is paused is no business of strangers either.
+        hub.tell(&agent, tunnel.id, tunnel::Command::Pause).await;
+        let (_raw, welcome) = Raw::session(hub, &stranger).await;
+        for wanted in [tunnel.id.uuid().as_u128(), 12_345] {
+            let refused = reach_raw(hub, &welcome, 1 + wanted % 1_000, wanted).await;
+            let Frame::StreamRefused(refused) = refused else { panic!("{refused:?}") };
+            assert_eq!(refused.code, RefusalCode::UnknownTunnel);
+        }
+        let (_raw, welcome) = Raw::session(hub, &hub.agent_beside(&agent).await).await;
+        let refused = reach_raw(hub, &welcome, 1, tunnel.id.uuid().as_u128()).await;
+        let Frame::StreamRefused(refused) = refused else { panic!("{refused:?}") };
+        assert_eq!(refused.code, RefusalCode::Paused);
+        handle.stop().await;
+    });
+}
+
+async fn reach_raw(hub: &Rig, welcome: &Welcome, counter: u128, tunnel: u128) -> Frame {
+    let counter = u64::try_from(counter).unwrap();
+    let mut socket = data_connection(hub, welcome, counter, Purpose::Reach).await;
+    assert!(head(&mut socket).await.starts_with("HTTP/1.1 101 "));
+    let open = StreamOpen { tunnel, kind: StreamKind::Tcp, peer: String::new() };
+    frame_io::write(&mut socket, &Frame::StreamOpen(open)).await.unwrap();
+    soon(frame_io::read(&mut socket)).await.unwrap()
+}

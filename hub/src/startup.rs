@@ -1,0 +1,399 @@
+//! The composition root: what starts in which order and why, and how it stops.
+//!
+//! Start: log and state first (nothing is true before them), then the readers, then what acts on facts, then the
+//! listeners, and only when both are bound the one line on stdout. Stop: not ready, no new work, running work drains,
+//! agents are told, access records are flushed, readers and actors stop, the log is sealed and closed last.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix_web::{App, middleware::from_fn, web};
+use anyhow::{Context as _, Result};
+use dashmap::DashMap;
+use domain::{
+    claim::ClaimKind,
+    node::{self, NodeStarted},
+};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+use crate::{
+    actors::{
+        Who,
+        follower::{self, Follower},
+        timekeeper::Timekeeper,
+    },
+    api::{self, Ports, body::BODY_BYTES_MAX, problems, public},
+    clock::{SharedClock, SystemClock},
+    core::Core,
+    creation::{Creator, PortPool},
+    edge::{
+        self, Edge, EdgeDeps, EdgeOptions,
+        recorder::{Recorder, RecorderDeps, RecorderOptions},
+    },
+    gateway::{
+        self, Gateway, GatewaySettings,
+        acceptor::{self, AcceptorSettings},
+    },
+    limits::Limiter,
+    links::Links,
+    metrics::Metrics,
+    readers::Views,
+    running::Running,
+    settings::Settings,
+    tunnel_ports::{TunnelPortSettings, TunnelPorts},
+};
+
+/// How many addresses, keys and shares the limiter knows at once; further ones share by address prefix.
+const LIMITER_KEYS_MAX: usize = 100_000;
+
+/// A running hub.
+pub struct Hub {
+    pub core: Core,
+    pub ports: web::Data<Ports>,
+    pub api_addr: SocketAddr,
+    pub edge_addr: SocketAddr,
+    settings: Arc<Settings>,
+    edge: Edge,
+    tunnel_ports: TunnelPorts,
+    api: actix_server::ServerHandle,
+    data_plane: runtime::Runtime,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub")
+            .field("api", &self.api_addr)
+            .field("edge", &self.edge_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Binds the address, or a free port of it where the caller allows that.
+fn bind(address: SocketAddr, or_free: bool) -> io::Result<TcpListener> {
+    match TcpListener::bind(address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && or_free => {
+            TcpListener::bind(SocketAddr::new(address.ip(), 0))
+        }
+        bound => bound,
+    }
+}
+
+impl Hub {
+    /// Starts everything. `free_ports`: takes free ports where the wanted ones are in use.
+    ///
+    /// # Errors
+    /// The data directory is in use, the log is damaged, an address cannot be bound.
+    pub async fn start(settings: Settings, free_ports: bool) -> Result<Self> {
+        Self::start_at(settings, free_ports, Arc::new(SystemClock)).await
+    }
+
+    /// The same with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As [`Hub::start`].
+    pub async fn start_at(settings: Settings, free_ports: bool, clock: SharedClock) -> Result<Self> {
+        let started = Instant::now();
+        let settings = Arc::new(settings);
+        let data = settings.data.path.clone();
+        let core = Core::open_at(&data, clock).await?;
+        let boot = Uuid::now_v7();
+        let begun =
+            NodeStarted { node: settings.node.clone(), boot, version: env!("CARGO_PKG_VERSION").to_owned() };
+        core.executor
+            .node(&settings.node, Who::system("hub"), node::Command::Start(begun))
+            .await
+            .map_err(|error| anyhow::anyhow!("the start could not be recorded: {error:?}"))?;
+        let admin_key = core.bootstrap(settings.admin_key.as_deref()).await?;
+
+        let views = Views::start(&data, &core.log, Arc::clone(&core.routes), core.routes_position)
+            .context("while opening the views")?;
+        let views = Arc::new(views);
+        let api_listener = bind(settings.listen, free_ports)
+            .with_context(|| format!("while binding the API's address {}", settings.listen))?;
+        let api_addr = api_listener.local_addr().context("while binding the API's address")?;
+        let running = Arc::new(Running::default());
+        let limiter = Arc::new(Limiter::new(LIMITER_KEYS_MAX));
+        let draining = Arc::new(AtomicBool::new(false));
+        let data_plane = runtime::Builder::new_multi_thread()
+            .thread_name("data-plane")
+            .enable_all()
+            .build()
+            .context("while starting the data plane's threads")?;
+        let gateway = Gateway::start(gateway::Parts {
+            routes: Arc::clone(&core.routes),
+            executor: core.executor.clone(),
+            running: Arc::clone(&running),
+            clock: core.clock.clone(),
+            node: settings.node.clone(),
+            boot,
+            hub_version: env!("CARGO_PKG_VERSION").to_owned(),
+            runtime: data_plane.handle().clone(),
+            settings: GatewaySettings {
+                open_timeout_ms: settings.open_timeout_ms,
+                ..GatewaySettings::default()
+            },
+        });
+        let tunnel_ports = TunnelPorts::new(
+            gateway.clone(),
+            TunnelPortSettings {
+                private_address: settings.tunnel_bind,
+                public_address: settings.public_tunnel_bind,
+                ..TunnelPortSettings::default()
+            },
+        );
+        for (tunnel, refusal) in tunnel_ports.sync_all() {
+            tracing::warn!(%tunnel, error = %refusal, "a tunnel's port does not listen");
+        }
+
+        let recorder = recorder(&core, &settings, boot)?;
+        let known_ports: Arc<OnceLock<web::Data<Ports>>> = Arc::default();
+        // The edge shares its port among its own threads (SO_REUSEPORT), so another process on it would not be noticed
+        // by its own bind: this one notices.
+        let probe = bind(settings.edge_listen, free_ports)
+            .with_context(|| format!("while binding the edge's address {}", settings.edge_listen))?;
+        let wanted = probe.local_addr().context("while binding the edge's address")?;
+        drop(probe);
+        let deps = EdgeDeps {
+            routes: Arc::clone(&core.routes),
+            streams: Arc::new(gateway.clone()),
+            running: Arc::clone(&running),
+            recorder: recorder.clone(),
+            limiter: Arc::clone(&limiter),
+            clock: core.clock.clone(),
+            public: public::endpoints(Arc::clone(&known_ports)),
+        };
+        let edge =
+            edge::start(edge_options(&settings, wanted), deps).context("while starting the share edge")?;
+        let edge_addr = edge.local_addr;
+        let links = Links::new(
+            &format!("http://{api_addr}"),
+            &format!("http://{edge_addr}"),
+            settings.public_url.as_deref(),
+            settings.link_base_url.as_deref(),
+            settings.base_domain.as_deref(),
+        );
+        let creator = Arc::new(Creator {
+            executor: core.executor.clone(),
+            routes: Arc::clone(&core.routes),
+            clock: core.clock.clone(),
+            ports: port_pool(&core, &settings),
+        });
+        let ports = web::Data::new(Ports {
+            settings: Arc::clone(&settings),
+            clock: core.clock.clone(),
+            log: core.log.clone(),
+            keyring: Arc::clone(&core.keyring),
+            routes: Arc::clone(&core.routes),
+            executor: core.executor.clone(),
+            creator: Arc::clone(&creator),
+            gateway: gateway.clone(),
+            running: Arc::clone(&running),
+            catalog: views.catalog(),
+            accesses: views.accesses(),
+            views: Arc::clone(&views),
+            recorder,
+            edge: Arc::clone(&edge.metrics),
+            links,
+            metrics: Arc::new(Metrics::new().context("while registering metrics")?),
+            limits: limiter,
+            started,
+            draining,
+            last_used: DashMap::new(),
+            last_written: DashMap::new(),
+        });
+
+        // Only this start-up sets it.
+        let _ = known_ports.set(ports.clone());
+
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let timekeeper =
+            Arc::new(Timekeeper::new(core.executor.clone(), Arc::clone(&core.routes), core.clock.clone()));
+        let follower = Follower::new(follower::Parts {
+            log: core.log.clone(),
+            clock: core.clock.clone(),
+            routes: Arc::clone(&core.routes),
+            executor: core.executor.clone(),
+            creator,
+            gateway: gateway.clone(),
+            tunnel_ports: tunnel_ports.clone(),
+            running,
+            timekeeper: Arc::clone(&timekeeper),
+        });
+        tasks.spawn_on(follower.run(stop.clone()), data_plane.handle());
+        tasks.spawn_on(timekeeper.run(stop.clone()), data_plane.handle());
+
+        let api = serve_api(api_listener, &gateway, &settings, &ports)?;
+        if let Some(secret) = admin_key {
+            show_admin_key(&data, secret.reveal())?;
+        }
+        Ok(Self {
+            core,
+            ports,
+            api_addr,
+            edge_addr,
+            settings,
+            edge,
+            tunnel_ports,
+            api,
+            data_plane,
+            tasks,
+            stop,
+        })
+    }
+
+    pub fn api_url(&self) -> String {
+        format!("http://{}", self.api_addr)
+    }
+    pub fn edge_url(&self) -> String {
+        format!("http://{}", self.edge_addr)
+    }
+
+    /// Waits for SIGTERM or SIGINT.
+    pub async fn until_signal(&self) {
+        let term = signal(SignalKind::terminate());
+        let int = signal(SignalKind::interrupt());
+        match (term, int) {
+            (Ok(mut term), Ok(mut int)) => {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                }
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "signals cannot be watched, only a kill will end this process");
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Drains and stops; see the top of this file for the order.
+    pub async fn stop(self) {
+        let limit = Duration::from_millis(self.settings.drain_timeout_ms);
+        tracing::info!("draining");
+        self.ports.draining.store(true, Ordering::SeqCst);
+        self.ports.gateway.drain();
+        self.tunnel_ports.close();
+        // Visitors first: their answers still need the agents.
+        self.edge.drain(limit).await;
+        self.api.stop(true).await;
+        if !self.ports.gateway.stop(limit).await {
+            tracing::warn!("some agents' tasks did not end in time");
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
+            tracing::warn!("the follower did not end in time");
+        }
+        self.ports.recorder.close().await;
+        self.ports.views.stop().await;
+        self.core.close().await;
+        self.data_plane.shutdown_background();
+        tracing::info!("stopped");
+    }
+}
+
+fn edge_options(settings: &Settings, listen: SocketAddr) -> EdgeOptions {
+    let https = settings.link_base_url.as_deref().is_some_and(|url| url.starts_with("https:"));
+    EdgeOptions {
+        listen,
+        head_timeout_ms: settings.head_timeout_ms,
+        visitor_stall_ms: settings.visitor_stall_ms,
+        upstream_timeout_ms: settings.upstream_timeout_ms,
+        body_bytes_max: settings.body_bytes_max,
+        base_domain: settings
+            .base_domain
+            .as_ref()
+            .map(|domain| domain.trim_matches('.').to_ascii_lowercase()),
+        scheme: if https { "https" } else { "http" }.to_owned(),
+        trusted_proxies: settings.trusted_proxies.clone(),
+        banner: settings.banner.is_on(),
+        access_log: settings.access_log,
+        limit_share_per_min: settings.limit_share_per_min,
+        limit_public_per_min: settings.limit_public_per_min,
+        ..EdgeOptions::default()
+    }
+}
+
+fn recorder(core: &Core, settings: &Settings, boot: Uuid) -> Result<Recorder> {
+    let keyring = Arc::clone(&core.keyring);
+    let options = RecorderOptions { access_flush_ms: settings.access_flush_ms, ..RecorderOptions::default() };
+    let deps = RecorderDeps {
+        log: core.log.clone(),
+        sealer: Arc::new(move |workspace, share, at, plain| {
+            keyring.seal_personal(workspace, Some(share), at, plain).map_err(|error| error.to_string())
+        }),
+        clock: core.clock.clone(),
+        boot,
+    };
+    Recorder::start(options, deps).context("while starting the access recorder")
+}
+
+fn port_pool(core: &Core, settings: &Settings) -> PortPool {
+    let claims = core.routes.all_claims();
+    let taken = claims.iter().filter_map(|(_, entry)| {
+        entry.state.holder().filter(|held| held.kind == ClaimKind::TunnelPort)?.key.parse().ok()
+    });
+    PortPool::new(settings.tunnel_ports.clone(), settings.tunnel_bind, taken)
+}
+
+fn serve_api(
+    listener: TcpListener,
+    gateway: &Gateway,
+    settings: &Settings,
+    ports: &web::Data<Ports>,
+) -> Result<actix_server::ServerHandle> {
+    let limits =
+        AcceptorSettings { head_timeout_ms: settings.head_timeout_ms, ..AcceptorSettings::default() };
+    let (ports, sessions) = (ports.clone(), gateway.clone());
+    let app = move || {
+        App::new()
+            .app_data(ports.clone())
+            .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+            .wrap(from_fn(problems::around))
+            .configure(gateway::session::configure(sessions.clone()))
+            .configure(api::routes)
+    };
+    let (_, server) = acceptor::serve(listener, gateway.clone(), limits, app)
+        .context("while starting the API's threads")?;
+    let handle = server.handle();
+    actix_rt::spawn(server);
+    Ok(handle)
+}
+
+/// Shows the first admin key once: on a terminal, or in a file that only the hub's user reads.
+fn show_admin_key(data: &Path, secret: &str) -> Result<()> {
+    use std::{
+        io::{IsTerminal as _, Write as _},
+        os::unix::fs::OpenOptionsExt as _,
+    };
+    if io::stderr().is_terminal() {
+        let mut err = io::stderr().lock();
+        return writeln!(err, "admin key (shown once): {secret}").context("while showing the admin key");
+    }
+    let path = data.join("admin.key");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("while writing {}", path.display()))?;
+    writeln!(file, "{secret}").with_context(|| format!("while writing {}", path.display()))?;
+    tracing::info!("the admin key is in {}", path.display());
+    Ok(())
+}

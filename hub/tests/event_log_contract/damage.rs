@@ -1,0 +1,231 @@
+//! The embedded engine when bytes of its files are wrong: noticed and named, or harmless; never a wrong event.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use domain::recorded::Recorded;
+use hub::event_log::{
+    EventLog, Expected,
+    segments::OpenError,
+    verify::{VerifyFailure, verify},
+};
+
+use crate::support::{
+    accesses, any, append, copy_dir, facts, files_below, quick_dir, read_everything, segments_of, try_small,
+    used,
+};
+
+/// A log of some commits, closed or as a kill leaves it.
+async fn small_log(data: &Path, closed_to: Option<&Path>) -> Vec<Recorded> {
+    let log = try_small(data).unwrap();
+    log.append(append(&facts(1), Expected::Any, 2)).await.unwrap();
+    log.append(any(&accesses(1))).await.unwrap();
+    log.append(append(&facts(2), Expected::Any, 2)).await.unwrap();
+    let events = read_everything(&log).await;
+    match closed_to {
+        Some(image) => copy_dir(data, image),
+        None => log.close().await,
+    }
+    events
+}
+
+/// Flips one byte at a time, and judges what opens.
+async fn flip_every_byte(image: &Path, events: &[Recorded]) {
+    for file in files_below(image) {
+        let name = file.strip_prefix(image).unwrap().to_owned();
+        // The keyring has tests of its own.
+        if name.starts_with("keyring") {
+            continue;
+        }
+        let whole = fs::read(&file).unwrap();
+        let meaningful = used(&file);
+        let is_segment = file.extension().is_some_and(|extension| extension == "seg");
+        for at in 0..whole.len() {
+            // Beyond what is used a few places are as good as all of them.
+            if at > meaningful + 16 && at % 251 != 0 {
+                continue;
+            }
+            let mut changed = whole.clone();
+            changed[at] ^= if at % 2 == 0 { 0x01 } else { 0x80 };
+            fs::write(&file, &changed).unwrap();
+            let verified = verify(image, None);
+            if is_segment && at < meaningful {
+                let Err(VerifyFailure::Bad(damage)) = &verified else {
+                    panic!("{name:?} {at}: {verified:?}")
+                };
+                assert_eq!(damage.file, file, "byte {at}");
+                assert!(
+                    damage.offset <= at as u64 && at as u64 - damage.offset < 1000,
+                    "byte {at}: {damage}"
+                );
+            }
+            let copy = image.with_extension("copy");
+            copy_dir(image, &copy);
+            if let Ok(log) = try_small(&copy) {
+                let read = log.read_all(0, domain::recorded::Families::ALL, 100).await;
+                assert!(
+                    read.as_ref().is_ok_and(|read| read == events) || (read.is_err() && verified.is_err()),
+                    "{name:?} byte {at}: {read:?}"
+                );
+                for event in events {
+                    let read = log.read_stream(&event.stream, event.revision, 1).await;
+                    assert!(read.is_err() || read.unwrap() == [event.clone()], "{name:?} byte {at}");
+                }
+            }
+            fs::remove_dir_all(&copy).unwrap();
+        }
+        fs::write(&file, &whole).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_flip_of_any_byte_of_a_closed_log_is_noticed_or_harmless() {
+    let dir = quick_dir();
+    let data = dir.path().join("data");
+    let events = small_log(&data, None).await;
+    flip_every_byte(&data, &events).await;
+}
+
+#[tokio::test]
+async fn a_flip_of_any_byte_of_a_killed_log_is_noticed_or_harmless() {
+    let dir = quick_dir();
+    let image = dir.path().join("image");
+    let events = small_log(&dir.path().join("data"), Some(&image)).await;
+    flip_every_byte(&image, &events).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_misses_a_sector_was_torn_and_is_dropped_only_if_it_is_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, image) = (dir.path().join("data"), dir.path().join("image"));
+    let log = crate::support::open(&data);
+    log.append(any(&facts(1))).await.unwrap();
+    let segment = |data: &Path| segments_of(data, "facts").remove(0);
+    let before = used(&segment(&data));
+    log.append(append(&facts(1), Expected::Any, 20)).await.unwrap();
+    copy_dir(&data, &image);
+    let end = used(&segment(&image));
+    let whole = fs::read(segment(&image)).unwrap();
+    let first = before.next_multiple_of(512);
+    for sector in (first..end - 512).step_by(512) {
+        let mut torn = whole.clone();
+        torn[sector..sector + 512].fill(0);
+        fs::write(segment(&image), &torn).unwrap();
+        // The seals may say that it was acknowledged: then it is no tear.
+        drop(fs::remove_dir_all(image.join("log").join("seals")));
+        assert_eq!(verify(&image, None).unwrap().position, 1, "sector at {sector}");
+        let copy = dir.path().join("copy");
+        copy_dir(&image, &copy);
+        let reopened = crate::support::open(&copy);
+        assert_eq!(*reopened.head().borrow(), 1);
+        reopened.append(any(&facts(1))).await.unwrap();
+        reopened.close().await;
+        assert_eq!(verify(&copy, None).unwrap().position, 2);
+        fs::remove_dir_all(&copy).unwrap();
+    }
+    // Once another commit stands after it, it was acknowledged.
+    log.append(any(&accesses(1))).await.unwrap();
+    fs::remove_dir_all(&image).unwrap();
+    copy_dir(&data, &image);
+    let mut torn = whole;
+    torn[first..first + 512].fill(0);
+    fs::write(segment(&image), &torn).unwrap();
+    refused_at(&image, &segment(&image));
+}
+
+/// Opening and verifying name this file, and nothing was changed.
+fn refused_at(data: &Path, file: &PathBuf) {
+    let before: Vec<_> = files_below(&data.join("log")).iter().map(|path| fs::read(path).unwrap()).collect();
+    match try_small(data) {
+        Err(OpenError::Damaged(damage)) => assert_eq!(&damage.file, file, "{damage}"),
+        other => panic!("{other:?}"),
+    }
+    match verify(data, None) {
+        Err(VerifyFailure::Bad(damage)) => assert_eq!(&damage.file, file, "{damage}"),
+        other => panic!("{other:?}"),
+    }
+    let after: Vec<_> = files_below(&data.join("log")).iter().map(|path| fs::read(path).unwrap()).collect();
+    assert_eq!(before, after, "a refused log is left as it is");
+}
+
+#[tokio::test]
+async fn damage_in_the_middle_is_refused_and_the_event_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let log = try_small(&data).unwrap();
+    for n in 0..100 {
+        log.append(any(&facts(n % 7))).await.unwrap();
+    }
+    let events = read_everything(&log).await;
+    log.close().await;
+    fs::remove_dir_all(data.join("state")).unwrap();
+    let segments = segments_of(&data, "facts");
+    assert!(segments.len() > 3);
+
+    // A byte in the payload of a known event.
+    let whole = fs::read(&segments[1]).unwrap();
+    let victim = events
+        .iter()
+        .find(|event| segments[1].to_str().unwrap().contains(&format!("{:020}", event.position)));
+    let victim = victim.unwrap();
+    let mut changed = whole.clone();
+    let at = changed.windows(16).position(|window| window == victim.id.uuid().as_bytes()).unwrap();
+    let at = at + changed[at..].windows(3).position(|window| window == b"{\"n").unwrap();
+    changed[at] ^= 4;
+    fs::write(&segments[1], &changed).unwrap();
+    refused_at(&data, &segments[1]);
+    let Err(VerifyFailure::Bad(damage)) = verify(&data, None) else { panic!("verified") };
+    assert_eq!((damage.position, damage.event), (Some(victim.position), Some(victim.id)));
+    assert_eq!(damage.stream.as_deref(), Some(victim.stream.as_str()));
+    assert!(damage.offset <= at as u64);
+    fs::write(&segments[1], &whole).unwrap();
+    verify(&data, None).unwrap();
+
+    // A whole segment is gone.
+    fs::remove_file(&segments[1]).unwrap();
+    refused_at(&data, &segments[2]);
+    // The last one is gone: no chain is broken, but a seal is not reached.
+    fs::write(&segments[1], &whole).unwrap();
+    fs::remove_file(segments.last().unwrap()).unwrap();
+    refused_at(&data, &segments[segments.len() - 2]);
+}
+
+#[tokio::test]
+async fn a_segment_of_another_log_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, other) = (dir.path().join("data"), dir.path().join("other"));
+    for path in [&data, &other] {
+        small_log(path, None).await;
+        fs::remove_dir_all(path.join("state")).unwrap();
+    }
+    let segment = segments_of(&data, "facts").remove(0);
+    fs::copy(segments_of(&other, "facts").remove(0), &segment).unwrap();
+    refused_at(&data, &segment);
+}
+
+#[tokio::test]
+async fn seals_of_another_key_or_another_history_are_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_log(&data, None).await;
+    let keyring = data.join("keyring");
+    let kept = fs::read(&keyring).unwrap();
+    fs::remove_file(&keyring).unwrap();
+    drop(hub::keyring::Keyring::open(&keyring).unwrap());
+    let Err(VerifyFailure::Bad(damage)) = verify(&data, None) else { panic!("verified") };
+    assert!(damage.reason.contains("key"), "{damage}");
+    fs::write(&keyring, kept).unwrap();
+    verify(&data, None).unwrap();
+}
+
+#[tokio::test]
+async fn a_log_without_its_identity_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_log(&data, None).await;
+    fs::remove_file(data.join("log").join("identity")).unwrap();
+    assert!(matches!(try_small(&data), Err(OpenError::NoIdentity(_))));
+    assert!(matches!(verify(&data, None), Err(VerifyFailure::CannotJudge(_))));
+}

@@ -1,0 +1,40 @@
+-- What is true of all days together. A file whose text differs from this one is thrown away with all days.
+CREATE TABLE shares (
+    share BLOB PRIMARY KEY,
+    workspace BLOB NOT NULL,
+    accesses INTEGER NOT NULL,
+    denied INTEGER NOT NULL,
+    bytes_in INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL,
+    last_accessed_at INTEGER
+) WITHOUT ROWID;
+CREATE TABLE tunnels (
+    tunnel BLOB PRIMARY KEY,
+    workspace BLOB NOT NULL,
+    last_activity_at INTEGER NOT NULL
+) WITHOUT ROWID;
+-- Which days a share has accesses on, so that a question opens no other file.
+CREATE TABLE share_days (
+    share BLOB NOT NULL,
+    day INTEGER NOT NULL,
+    PRIMARY KEY (share, day)
+) WITHOUT ROWID;
+-- What each day's file holds at least; lags are `recorded_at - accessed_at` (milliseconds), smallest and largest.
+CREATE TABLE days (
+    day INTEGER PRIMARY KEY,
+    first_position INTEGER NOT NULL,
+    last_position INTEGER NOT NULL,
+    lag_min INTEGER NOT NULL,
+    lag_max INTEGER NOT NULL
+);
+-- Accesses that were recorded while they ran, and how they ended.
+CREATE TABLE running (
+    event BLOB NOT NULL,
+    place INTEGER NOT NULL,
+    completed INTEGER NOT NULL,
+    latency_ms INTEGER NOT NULL,
+    bytes_in INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL,
+    ended_by TEXT,
+    PRIMARY KEY (event, place)
+) WITHOUT ROWID;
