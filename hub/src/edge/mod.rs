@@ -3,6 +3,7 @@
 //! One thread and runtime per core, each with its own listener, connections and kept upstream connections; what they
 //! share is read without locks (`Routes`) or counted (`limits`, `metrics`). Modules in the order of a request's way.
 
+pub mod options;
 pub mod server;
 
 mod conn;
@@ -20,4 +21,7 @@ mod page;
 pub mod metrics;
 pub mod recorder;
 
-pub use self::server::{Edge, EdgeDeps, EdgeOptions, PublicEndpoints, PublicPlace, PublicRequest, start};
+pub use self::{
+    options::{EdgeDeps, EdgeOptions, PublicEndpoints, PublicPlace, PublicRequest},
+    server::{Edge, start},
+};

@@ -4,48 +4,41 @@
 //! path, rate, proxied. Tokens of what the request runs under are taken before `Routes` is asked, so that an end that
 //! comes in between is seen by one of the two.
 
-use std::{collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc, task::Poll};
+use std::{collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use domain::{
     access::{Denied, PATH_BYTES_MAX, USER_AGENT_BYTES_MAX},
     ids::ShareId,
-    policy::{
-        methods::{self, Asked, Decision},
-        paths::{self, PathRefusal},
-        ports::protected_engine,
-    },
     share::{Share, ShareCreated},
-    target::Protocol,
-    tunnel::{Tunnel, TunnelCreated},
 };
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{
-        ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY,
-        TRANSFER_ENCODING, USER_AGENT,
-    },
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
+    header::{ACCEPT, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, TRANSFER_ENCODING, USER_AGENT},
     uri::PathAndQuery,
 };
-use http_body::{Body as _, Frame};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use projections::routes::Entry;
 
 use super::{
-    banner::{self, Coding, Injector, Sniffed},
-    conn::Tick,
+    banner,
     exchange::{Answer, Busy, Exchange, Flow, Guard, Proxied},
     headers::{self, ForwardedFor, Seen},
+    options::{PublicPlace, PublicRequest},
     page::{self, Refusal},
     recorder::Visit,
     route::{self, Head, Place},
-    server::{ConnCtx, Core, PublicPlace, PublicRequest},
-    upstream::{Lane, Upload, UploadFailure, Upstream},
+    server::{ConnCtx, Core},
+    upstream::{Lane, Upload, Upstream},
 };
-use crate::{limits, secrets::sha256, streams::OpenError};
+use crate::{limits, secrets::sha256};
 
+mod checks;
+mod document;
 mod relay;
+mod send;
 
 /// Answers one request.
 pub(super) async fn serve(
@@ -81,11 +74,6 @@ struct Found {
     prefix: String,
     /// Where this request is sent: a browser's navigation in path form.
     origin: Option<String>,
-}
-
-/// Everything that was checked for a request that may go to the target.
-struct Passed {
-    lane: Rc<Lane>,
 }
 
 /// An answer of the edge itself about a share.
@@ -168,12 +156,12 @@ impl Visitor {
         let visit = self.visit_of(created, &found.path);
         let exchange = Exchange::new(Rc::clone(&self.core), busy, slot, visit);
         *self.ctx.exchange.borrow_mut() = Rc::downgrade(&exchange);
-        let passed = match self.check(&found, created) {
-            Ok(passed) => passed,
+        let lane = match self.check(&found, created) {
+            Ok(lane) => lane,
             Err(own) => return self.own(own, exchange).await,
         };
-        *exchange.lane.borrow_mut() = Some(Rc::clone(&passed.lane));
-        match self.proxy(&found, created, &passed.lane, &exchange, body).await {
+        *exchange.lane.borrow_mut() = Some(Rc::clone(&lane));
+        match self.proxy(&found, created, &lane, &exchange, body).await {
             Ok(response) => response,
             Err(own) => self.own(own, exchange).await,
         }
@@ -208,121 +196,6 @@ impl Visitor {
             *known = Some(Rc::clone(&fresh));
         }
         fresh
-    }
-
-    /// The checks, in the order of the contract.
-    fn check(&self, found: &Found, created: &ShareCreated) -> Result<Passed, Own> {
-        let deps = &self.core.shared.deps;
-        let now = deps.clock.now();
-        // A lane that this core has holds its tokens since long before `found` was read.
-        let known = self.core.lanes.borrow().get(&found.id).cloned();
-        let known = known.filter(|lane| lane.is_running());
-        let tunnel = deps.routes.gate(&found.share.state, now)?;
-        let leads_to = &tunnel.state.open().ok_or(Denied::TunnelGone)?.created;
-        if !serves_http(leads_to) {
-            return Err(Denied::NotServed.into());
-        }
-        let lane = match known {
-            Some(lane) if lane.leads_to(leads_to) => lane,
-            Some(_) | None => self.fresh_lane(found.id, created, &tunnel)?,
-        };
-        if !deps.streams.is_connected(lane.agent) {
-            return Err(Denied::AgentOffline.into());
-        }
-        self.check_method(created)?;
-        self.check_path(created, &found.path)?;
-        self.check_rate(created)?;
-        if let Some(origin) = &found.origin {
-            let query = self.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-            let to = format!("{origin}{}{query}", found.path);
-            if let Some(redirect) = page::redirect(&to, self.core.request_id()) {
-                return Err(Own::Answered(Box::new(redirect)));
-            }
-        }
-        Ok(Passed { lane })
-    }
-
-    /// A lane whose tokens are taken now; the share is judged again afterwards.
-    fn fresh_lane(
-        &self,
-        id: ShareId,
-        created: &ShareCreated,
-        tunnel: &Entry<Tunnel>,
-    ) -> Result<Rc<Lane>, Own> {
-        let deps = &self.core.shared.deps;
-        let stale = self.core.lanes.borrow().get(&id).cloned();
-        if let Some(stale) = stale {
-            self.core.end_lane(&stale);
-        }
-        let lane = Lane::new(&self.core, id, created.name.as_str(), tunnel).ok_or(Denied::TunnelGone)?;
-        let share = deps.routes.share(id).ok_or(Denied::TunnelGone)?;
-        let tunnel = deps.routes.gate(&share.state, deps.clock.now())?;
-        if !tunnel.state.open().is_some_and(|details| lane.leads_to(&details.created)) {
-            // It was moved in between: the visitor may ask again.
-            return Err(Denied::UpstreamFailed.into());
-        }
-        self.core.lanes.borrow_mut().insert(id, Rc::clone(&lane));
-        Ok(lane)
-    }
-
-    fn check_method(&self, created: &ShareCreated) -> Result<(), Own> {
-        let headers = &self.parts.headers;
-        let is_cross_origin = headers.contains_key(ORIGIN);
-        let preflight_for = headers.get(ACCESS_CONTROL_REQUEST_METHOD).and_then(|value| value.to_str().ok());
-        let asked = Asked {
-            preflight_for: preflight_for.filter(|_| is_cross_origin),
-            ..Asked::plain(self.parts.method.as_str())
-        };
-        match methods::decide(created.allowed_methods.as_deref(), &asked) {
-            Decision::Pass => Ok(()),
-            Decision::AnswerOptions { allow } => {
-                Err(Own::Answered(Box::new(page::options(&allow, self.core.request_id()))))
-            }
-            Decision::Refuse => Err(Denied::MethodNotAllowed.into()),
-        }
-    }
-
-    fn check_path(&self, created: &ShareCreated, path: &str) -> Result<(), Own> {
-        let Some(rules) = &created.allowed_paths else {
-            return if self.has_fragment { Err(Denied::BadRequest.into()) } else { Ok(()) };
-        };
-        if self.has_fragment {
-            return Err(Denied::AmbiguousPath.into());
-        }
-        match paths::check(rules, path.as_bytes()) {
-            Ok(()) => Ok(()),
-            Err(PathRefusal::Ambiguous(_)) => Err(Denied::AmbiguousPath.into()),
-            Err(PathRefusal::NotAllowed) => Err(Denied::PathNotAllowed.into()),
-        }
-    }
-
-    fn check_rate(&self, created: &ShareCreated) -> Result<(), Own> {
-        let deps = &self.core.shared.deps;
-        let id = created.share_id.uuid();
-        let own_limit = u32::from(created.rate_limit_per_min.unwrap_or(0));
-        for (scope, limit) in [
-            (limits::Scope::ShareOwn, own_limit),
-            (limits::Scope::Share, self.core.shared.options.limit_share_per_min),
-        ] {
-            let verdict = deps.limiter.check(limits::Key::id(scope, id), limit);
-            if !verdict.allowed {
-                return Err(Own::Refused(Denied::RateLimited, Box::new(Refusal::rate_limited(verdict))));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a browser asks for a page to show.
-    fn is_navigation(&self) -> bool {
-        if !matches!(self.parts.method, Method::GET | Method::HEAD)
-            || headers::wants_websocket(&self.parts.headers)
-        {
-            return false;
-        }
-        match self.parts.headers.get("sec-fetch-mode") {
-            Some(mode) => mode == "navigate",
-            None => banner::accepts_html(&self.parts.headers),
-        }
     }
 
     /// Sends the request to the target and makes its answer the visitor's.
@@ -454,84 +327,6 @@ impl Visitor {
             .map_err(|_| Denied::BadRequest.into())
     }
 
-    /// Sends the request on a kept connection or a fresh one. A kept one that died before it answered is replaced
-    /// once, where sending the request twice cannot do twice what it asks for.
-    async fn send(
-        &self,
-        lane: &Rc<Lane>,
-        exchange: &Rc<Exchange>,
-        mut request: Request<Upload>,
-    ) -> Result<(Response<Incoming>, Upstream), Own> {
-        let mut kept = lane.checkout();
-        loop {
-            let mut upstream = match kept.take() {
-                Some(upstream) => {
-                    self.core.shared.metrics.upstream_reused.add(1);
-                    upstream
-                }
-                None => self.open(lane, exchange).await?,
-            };
-            let again = (upstream.reused && is_repeatable(&request)).then(|| copy(&request));
-            let sent = wait(exchange, self.core.limits.upstream, upstream.sender.try_send_request(request));
-            let error = match sent.await {
-                Ok(Ok(response)) => return Ok((response, upstream)),
-                Ok(Err(error)) => error,
-                Err(stopped) => return Err(self.stopped(stopped, exchange)),
-            };
-            match exchange.upload.failure.get() {
-                Some(UploadFailure::TooLarge) => return Err(too_large()),
-                Some(UploadFailure::Malformed) => return Err(Denied::BadRequest.into()),
-                Some(UploadFailure::Left) => return Err(Own::Left),
-                None => {}
-            }
-            let mut error = error;
-            let untouched = error.take_message();
-            if upstream.reused
-                && let Some(next) = untouched.or(again)
-            {
-                self.core.shared.metrics.upstream_retried.add(1);
-                request = next;
-                continue;
-            }
-            self.core.shared.metrics.upstream_failed.add(1);
-            return Err(Denied::UpstreamFailed.into());
-        }
-    }
-
-    async fn open(&self, lane: &Rc<Lane>, exchange: &Rc<Exchange>) -> Result<Upstream, Own> {
-        let opened = lane.open(&self.core, &self.ctx.peer_text);
-        let error = match wait(exchange, self.core.limits.upstream, opened).await {
-            Ok(Ok(upstream)) => return Ok(upstream),
-            Ok(Err(error)) => error,
-            Err(stopped) => return Err(self.stopped(stopped, exchange)),
-        };
-        self.core.shared.metrics.upstream_failed.add(1);
-        Err(match error {
-            OpenError::AgentOffline => Denied::AgentOffline.into(),
-            OpenError::Timeout => Denied::UpstreamTimeout.into(),
-            OpenError::TargetUnreachable(_) | OpenError::TargetNotAllowed(_) | OpenError::Busy => {
-                Denied::UpstreamFailed.into()
-            }
-        })
-    }
-
-    fn stopped(&self, stopped: Stopped, exchange: &Exchange) -> Own {
-        if stopped == Stopped::Timeout {
-            self.core.shared.metrics.upstream_failed.add(1);
-            return Denied::UpstreamTimeout.into();
-        }
-        let deps = &self.core.shared.deps;
-        let lane = exchange.lane.borrow().clone();
-        let share = lane.as_ref().and_then(|lane| deps.routes.share(lane.share));
-        match share.map(|share| deps.routes.gate(&share.state, deps.clock.now())) {
-            Some(Err(denied)) => denied.into(),
-            Some(Ok(_)) if lane.is_some_and(|lane| !deps.streams.is_connected(lane.agent)) => {
-                Denied::AgentOffline.into()
-            }
-            Some(Ok(_)) | None => Denied::UpstreamFailed.into(),
-        }
-    }
-
     /// The target agreed to a WebSocket: from here on bytes are only carried.
     async fn switch(
         &self,
@@ -557,42 +352,6 @@ impl Visitor {
         tokio::task::spawn_local(relay::run(Rc::clone(exchange), Rc::clone(&self.ctx), ends));
         let guard = Guard::Exchange(Rc::clone(exchange));
         Ok(Response::from_parts(parts, Answer::Own(None, guard)))
-    }
-
-    /// Reads as much of a document as it takes to know whether the banner goes in, and has it go in.
-    async fn prepare_banner(
-        &self,
-        coding: Coding,
-        headers: &mut HeaderMap,
-        proxied: &mut Proxied,
-        lane: &Lane,
-    ) -> Result<(), Own> {
-        let wanted =
-            if coding == Coding::Identity { banner::SNIFF_BYTES_MAX } else { banner::PACKED_BYTES_MAX };
-        let exchange = Rc::clone(&proxied.exchange);
-        let start = match wait(&exchange, self.core.limits.sniff, read_ahead(proxied, coding, wanted)).await {
-            Ok(Ok(start)) => start,
-            Ok(Err(_)) => return Err(Denied::UpstreamFailed.into()),
-            // It does not come in time: it passes as it is.
-            Err(Stopped::Timeout) => return Ok(()),
-            Err(Stopped::Revoked) => return Err(self.stopped(Stopped::Revoked, &exchange)),
-        };
-        if coding == Coding::Identity {
-            if banner::sniff(&start) != Sniffed::Document {
-                return Ok(());
-            }
-            proxied.injector = Some(Box::new(Injector::new(Rc::clone(&lane.markup))));
-        } else {
-            let has_trailers = proxied.ahead.iter().any(Frame::is_trailers);
-            if !proxied.is_complete || has_trailers {
-                return Ok(());
-            }
-            let Some(repacked) = banner::repack(coding, &start, &lane.markup) else { return Ok(()) };
-            proxied.ahead = VecDeque::from([Frame::data(Bytes::from(repacked))]);
-        }
-        banner::adjust_headers(headers);
-        self.core.shared.metrics.banners.add(1);
-        Ok(())
     }
 
     /// An answer of our own about a share: recorded, then given.
@@ -669,15 +428,6 @@ impl Visitor {
 /// The longest body of a request to the public API paths (bytes): a query has at most 10,000 characters.
 const PUBLIC_BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// A share of a database, or of raw TCP or UDP, never gives its bytes to a visitor.
-fn serves_http(tunnel: &TunnelCreated) -> bool {
-    match tunnel.protocol {
-        Protocol::Http | Protocol::Https => true,
-        Protocol::Auto => protected_engine(tunnel.target.port).is_none(),
-        Protocol::Tcp | Protocol::Udp => false,
-    }
-}
-
 /// A link in path form has its token in the address, and shares its origin with every other link.
 fn guard_link(headers: &mut HeaderMap) {
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -695,77 +445,4 @@ fn too_large() -> Own {
     let message = "The request's body is longer than this hub allows.";
     let refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message);
     Own::Refused(Denied::BadRequest, Box::new(refusal))
-}
-
-/// Whether sending the request twice does no more than sending it once.
-fn is_repeatable(request: &Request<Upload>) -> bool {
-    request.method().is_idempotent() && matches!(request.body(), Upload::Empty)
-}
-
-fn copy(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-/// Why a wait ended without its result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopped {
-    Timeout,
-    Revoked,
-}
-
-/// Waits for `work`, at most `limit` sweeps without progress of the upload, and no longer than the share may be used.
-async fn wait<F: Future>(exchange: &Exchange, limit: Tick, work: F) -> Result<F::Output, Stopped> {
-    let mut work = std::pin::pin!(work);
-    let mut seen = exchange.upload.bytes.get();
-    exchange.wait_at_most(limit);
-    let done = std::future::poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Ok(done));
-        }
-        if exchange.revoked.get() {
-            return Poll::Ready(Err(Stopped::Revoked));
-        }
-        if exchange.is_late(exchange.conn.now()) {
-            let bytes = exchange.upload.bytes.get();
-            if bytes == seen {
-                return Poll::Ready(Err(Stopped::Timeout));
-            }
-            seen = bytes;
-            exchange.wait_at_most(limit);
-        }
-        exchange.conn.register(cx);
-        Poll::Pending
-    });
-    let done = done.await;
-    exchange.wait_at_most(0);
-    done
-}
-
-/// Reads frames into `ahead`: until the first tag is known, or (packed) until the end, or `wanted` bytes.
-async fn read_ahead(proxied: &mut Proxied, coding: Coding, wanted: usize) -> Result<Vec<u8>, hyper::Error> {
-    let mut start = Vec::new();
-    while start.len() < wanted {
-        let is_known = coding == Coding::Identity && banner::sniff(&start) != Sniffed::Undecided;
-        if is_known {
-            break;
-        }
-        match proxied.incoming.frame().await {
-            Some(frame) => {
-                let frame = frame?;
-                if let Some(data) = frame.data_ref() {
-                    start.extend_from_slice(data);
-                }
-                proxied.ahead.push_back(frame);
-            }
-            None => {
-                proxied.is_complete = true;
-                break;
-            }
-        }
-    }
-    Ok(start)
 }

@@ -39,8 +39,8 @@ pub const QUEUE_MAX: usize = 65_536;
 /// Refusals of one share that get a record each, per minute.
 pub const REFUSALS_PER_MIN: u32 = 600;
 
-/// So many records are written without waiting for the flush interval.
-const MANY: usize = 2_000;
+/// So many records are written without waiting for the flush interval: small batches keep the cores free for requests.
+const MANY: usize = 256;
 /// Events in one append.
 const EVENTS_PER_APPEND: usize = 64;
 /// How long a failed append rests, and how often a silent log is asked whether it takes writes.

@@ -6,7 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    fmt, io,
+    io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     rc::{Rc, Weak},
@@ -18,18 +18,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use domain::ids::{RequestId, ShareId};
-use futures_util::future::BoxFuture;
-use http::{HeaderMap, Method, Request, Response};
+use http::{Request, Response};
 use hyper::{
     body::Incoming,
     server::conn::http1::{Builder, UpgradeableConnection},
     service::Service,
 };
-use ipnet::IpNet;
 use parking_lot::Mutex;
-use projections::routes::Routes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -41,153 +37,22 @@ use super::{
     exchange::{Answer, Exchange},
     headers::ForwardedFor,
     metrics::Metrics,
+    options::{EdgeDeps, EdgeOptions},
     proxy,
-    recorder::Recorder,
     upstream::{Lane, Upstream},
 };
-use crate::{
-    clock::SharedClock, limits::Limiter, running::Running, secrets::random_bytes, settings::AccessLogMode,
-    streams::Streams,
-};
+use crate::secrets::random_bytes;
 
 /// A request head takes at most this much (bytes); more is answered with 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The listeners' queue of connections that nobody has accepted yet.
 const BACKLOG: i32 = 1_024;
-/// The sweep is at least this frequent: a share that expires ends its streams within a second.
-const SWEEP_MAX: Duration = Duration::from_millis(250);
 /// How long a closed connection is read on, so that the last answer is not overtaken by a reset.
 const LINGER_MS: u64 = 2_000;
 /// How long a document's first bytes are waited for before it passes without a banner.
 const SNIFF_MS: u64 = 2_000;
 /// How long cut connections get to say goodbye.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-
-/// How the edge behaves.
-#[derive(Debug, Clone)]
-pub struct EdgeOptions {
-    pub listen: SocketAddr,
-    /// 0: as many as there are cores.
-    pub threads: usize,
-    /// More connections are closed at once.
-    pub connections_max: u64,
-    pub head_timeout_ms: u64,
-    /// How long a connection is kept without a request.
-    pub keep_alive_ms: u64,
-    pub visitor_stall_ms: u64,
-    pub upstream_timeout_ms: u64,
-    /// How long a connection to a target is kept without a request.
-    pub upstream_idle_ms: u64,
-    /// Kept connections to one share's target, and to all, per core.
-    pub upstream_idle_per_share: usize,
-    pub upstream_idle_max: usize,
-    /// The longest request body; 0 is any size.
-    pub body_bytes_max: u64,
-    /// Requests running longer get a record before they end.
-    pub running_after_ms: u64,
-    /// Lower case, without dots at its ends.
-    pub base_domain: Option<String>,
-    /// What visitors use for names below the base domain: `http` or `https`.
-    pub scheme: String,
-    pub trusted_proxies: Vec<IpNet>,
-    pub banner: bool,
-    pub access_log: AccessLogMode,
-    pub limit_share_per_min: u32,
-    /// Unknown tokens and slugs from one address.
-    pub limit_public_per_min: u32,
-    /// Unknown tokens and slugs from everybody together.
-    pub limit_unknown_per_min: u32,
-}
-
-impl Default for EdgeOptions {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            threads: 0,
-            connections_max: 20_000,
-            head_timeout_ms: 15_000,
-            keep_alive_ms: 75_000,
-            visitor_stall_ms: 120_000,
-            upstream_timeout_ms: 60_000,
-            upstream_idle_ms: 30_000,
-            upstream_idle_per_share: 256,
-            upstream_idle_max: 1_024,
-            body_bytes_max: 0,
-            running_after_ms: 5_000,
-            base_domain: None,
-            scheme: "http".to_owned(),
-            trusted_proxies: Vec::new(),
-            banner: true,
-            access_log: AccessLogMode::Batched,
-            limit_share_per_min: 5_000,
-            limit_public_per_min: 100,
-            limit_unknown_per_min: 3_000,
-        }
-    }
-}
-
-impl EdgeOptions {
-    fn sweep_every(&self) -> Duration {
-        let shortest = self
-            .head_timeout_ms
-            .min(self.keep_alive_ms)
-            .min(self.visitor_stall_ms)
-            .min(self.upstream_timeout_ms);
-        Duration::from_millis(shortest.min(self.running_after_ms) / 4)
-            .clamp(Duration::from_millis(10), SWEEP_MAX)
-    }
-
-    /// Whole sweeps that take at least so long.
-    fn ticks(&self, ms: u64) -> Tick {
-        let every = u64::try_from(self.sweep_every().as_millis()).unwrap_or(1).max(1);
-        Tick::try_from(ms.div_ceil(every)).unwrap_or(Tick::MAX).max(1)
-    }
-}
-
-/// The two API paths that are answered on the bare host for visitors who have only the link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PublicPlace {
-    /// `/v1/shared/<token>/info`
-    Info,
-    /// `/api/shared/<token>/query`
-    Query,
-}
-
-/// A request to one of them. Method, limits and errors are the answerer's business.
-#[derive(Debug)]
-pub struct PublicRequest {
-    pub place: PublicPlace,
-    /// As it stands in the path; secret.
-    pub token: String,
-    pub method: Method,
-    pub headers: HeaderMap,
-    /// At most 64 KiB.
-    pub body: Bytes,
-    /// The visitor's address, behind trusted proxies too.
-    pub visitor: IpAddr,
-    pub request: RequestId,
-}
-
-/// Answers them.
-pub type PublicEndpoints = Arc<dyn Fn(PublicRequest) -> BoxFuture<'static, Response<Bytes>> + Send + Sync>;
-
-/// What the edge needs of the rest of the hub.
-#[derive(Clone)]
-pub struct EdgeDeps {
-    pub routes: Arc<Routes>,
-    pub streams: Arc<dyn Streams>,
-    pub running: Arc<Running>,
-    pub recorder: Recorder,
-    pub limiter: Arc<Limiter>,
-    pub clock: SharedClock,
-    pub public: PublicEndpoints,
-}
-
-impl fmt::Debug for EdgeDeps {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EdgeDeps").finish_non_exhaustive()
-    }
-}
 
 /// What all cores share.
 #[derive(Debug)]
