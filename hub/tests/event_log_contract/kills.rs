@@ -57,21 +57,18 @@ async fn what_a_killed_process_acknowledged_is_there_once() {
 async fn the_writer_that_is_killed() {
     let Some(data) = std::env::var_os(CHILD_DATA) else { return };
     let log = open(&PathBuf::from(data));
-    let writers: Vec<_> = (0..32)
-        .map(|n| {
-            let log = log.clone();
-            tokio::spawn(async move {
-                loop {
-                    let mut one = any(&if n % 3 == 0 { accesses(n) } else { facts(n) });
-                    one.events[0].data = "x".repeat(if n % 7 == 0 { 9_000 } else { 300 });
-                    let id = one.events[0].id;
-                    log.append(one).await.unwrap();
-                    writeln!(std::io::stdout().lock(), "{PREFIX}{id}").unwrap();
-                }
-            })
+    let writers = (0..32).map(|n| {
+        let log = log.clone();
+        tokio::spawn(async move {
+            loop {
+                let mut one = any(&if n % 3 == 0 { accesses(n) } else { facts(n) });
+                one.events[0].data = "x".repeat(if n % 7 == 0 { 9_000 } else { 300 });
+                let id = one.events[0].id;
+                log.append(one).await.unwrap();
+                writeln!(std::io::stdout().lock(), "{PREFIX}{id}").unwrap();
+            }
         })
-        .collect();
-    for writer in writers {
-        writer.await.unwrap();
-    }
+    });
+    // They write until the process dies.
+    futures_util::future::join_all(writers).await;
 }
