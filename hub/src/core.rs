@@ -3,7 +3,6 @@
 
 use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
-use actix::Arbiter;
 use anyhow::{Context as _, Result};
 use domain::{
     ids::{KeyId, WorkspaceId},
@@ -14,7 +13,7 @@ use projections::routes::{Routes, usable};
 use uuid::Uuid;
 
 use crate::{
-    actors::{Executor, Who, aggregate::Deps},
+    actors::{Executor, Who, aggregate::Deps, arbiters::Arbiters},
     clock::{SharedClock, SystemClock},
     event_log::{
         SharedLog,
@@ -27,9 +26,6 @@ use crate::{
 
 /// The workspace that the hub's first start creates.
 pub const DEFAULT_WORKSPACE: &str = "default";
-/// At most this many threads carry aggregates' actors: one fsync serves them all, more would only switch.
-const ARBITERS_MAX: usize = 4;
-
 /// Log, keyring, state, actors.
 #[derive(Debug)]
 pub struct Core {
@@ -41,7 +37,7 @@ pub struct Core {
     /// How far `routes` had read when it was opened.
     pub routes_position: u64,
     pub executor: Executor,
-    arbiters: Vec<Arbiter>,
+    arbiters: Arbiters,
 }
 
 impl Core {
@@ -67,22 +63,15 @@ impl Core {
         let log: SharedLog = segments.clone();
         let (routes, routes_position) = load_routes(&log).await.context("while reading the event log")?;
         let routes = Arc::new(routes);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ARBITERS_MAX);
-        let arbiters: Vec<Arbiter> = (0..threads).map(|_| Arbiter::new()).collect();
+        let arbiters = Arbiters::start();
         let deps = Deps { log: log.clone(), routes: Arc::clone(&routes), clock: clock.clone() };
-        let executor = Executor::new(Arc::new(deps), arbiters.iter().map(Arbiter::handle).collect());
+        let executor = Executor::new(Arc::new(deps), arbiters.handles());
         Ok(Self { clock, keyring, log, segments, routes, routes_position, executor, arbiters })
     }
 
     /// Stops the actors and closes the log: everything acknowledged is durable already.
     pub async fn close(self) {
-        for arbiter in &self.arbiters {
-            arbiter.stop();
-        }
-        for arbiter in self.arbiters {
-            // An arbiter's thread that panicked has ended the process already.
-            let _ = arbiter.join();
-        }
+        self.arbiters.stop();
         self.log.close().await;
     }
 

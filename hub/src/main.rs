@@ -54,7 +54,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(settings: settings::Settings) -> anyhow::Result<()> {
-    let hub = Hub::start(settings, false).await?;
+    let mut hub = Hub::start(settings, false).await?;
     offline::say(&format!("listening api={} edge={}", hub.api_url(), hub.edge_url()));
     hub.until_signal().await;
     hub.stop().await;

@@ -55,7 +55,7 @@ struct Announcement {
 pub async fn run(args: Quickstart) -> Result<()> {
     let target = args.target.as_deref().map(parse_target).transpose()?;
     let protocol = args.protocol.parse().map_err(|error| anyhow!("--protocol {error}"))?;
-    let hub = Hub::start(args.settings, true).await?;
+    let mut hub = Hub::start(args.settings, true).await?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let demo_site = target.is_none();
     let target = match target {

@@ -24,7 +24,7 @@ use domain::{
 };
 use tokio::{
     runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -59,6 +59,9 @@ use crate::{
 /// How many addresses, keys and shares the limiter knows at once; further ones share by address prefix.
 const LIMITER_KEYS_MAX: usize = 100_000;
 
+/// How long a start waits for views that are behind.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
 /// A running hub.
 pub struct Hub {
     pub core: Core,
@@ -72,6 +75,7 @@ pub struct Hub {
     data_plane: runtime::Runtime,
     tasks: TaskTracker,
     stop: CancellationToken,
+    signals: (Signal, Signal),
 }
 
 impl std::fmt::Debug for Hub {
@@ -120,6 +124,10 @@ impl Hub {
     pub async fn start_at(settings: Settings, free_ports: bool, clock: SharedClock) -> Result<Self> {
         let started = Instant::now();
         raise_descriptor_limit();
+        // Whoever reads that the hub listens may send a signal at once, and it must drain then.
+        let signals = signal(SignalKind::terminate())
+            .and_then(|term| Ok((term, signal(SignalKind::interrupt())?)))
+            .context("while asking the system for signals")?;
         let settings = Arc::new(settings);
         let data = settings.data.path.clone();
         let core = Core::open_at(&data, clock).await?;
@@ -249,6 +257,11 @@ impl Hub {
         tasks.spawn_on(follower.run(stop.clone()), data_plane.handle());
         tasks.spawn_on(timekeeper.run(stop.clone()), data_plane.handle());
 
+        // Lists of the first callers should show what there is; views that are far behind catch up in the open.
+        let head = *core.log.head().borrow();
+        if !ports.views.wait_for_catalog(head, CATCH_UP).await {
+            tracing::info!("the views are behind the log and catch up while the hub serves");
+        }
         let api = serve_api(api_listener, &gateway, &settings, &ports)?;
         if let Some(secret) = admin_key {
             show_admin_key(&data, secret.reveal())?;
@@ -265,6 +278,7 @@ impl Hub {
             data_plane,
             tasks,
             stop,
+            signals,
         })
     }
 
@@ -275,21 +289,12 @@ impl Hub {
         format!("http://{}", self.edge_addr)
     }
 
-    /// Waits for SIGTERM or SIGINT.
-    pub async fn until_signal(&self) {
-        let term = signal(SignalKind::terminate());
-        let int = signal(SignalKind::interrupt());
-        match (term, int) {
-            (Ok(mut term), Ok(mut int)) => {
-                tokio::select! {
-                    _ = term.recv() => {}
-                    _ = int.recv() => {}
-                }
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::error!(%error, "signals cannot be watched, only a kill will end this process");
-                std::future::pending::<()>().await;
-            }
+    /// Waits for SIGTERM or SIGINT, counted from the start of the hub.
+    pub async fn until_signal(&mut self) {
+        let (term, int) = &mut self.signals;
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
         }
     }
 

@@ -1,3 +1,5 @@
+//! What an agent accepts and refuses, as given, when, then.
+
 use super::*;
 use crate::testing::{Given, at, digest, given, id, name, uuid};
 

@@ -1,3 +1,5 @@
+//! Who gets a unique thing, and when it is free again.
+
 use super::*;
 use crate::testing::{Given, at, given, id, uuid};
 

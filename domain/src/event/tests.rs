@@ -1,3 +1,5 @@
+//! Stored events are read in their newest shape or refused by name.
+
 use super::*;
 use crate::{testing::at, tunnel::TunnelPaused};
 

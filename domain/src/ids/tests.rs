@@ -1,3 +1,5 @@
+//! One id has one spelling.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Which texts are names and descriptions.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Each boot of a node is recorded once.
+
 use super::*;
 use crate::testing::{given, uuid};
 

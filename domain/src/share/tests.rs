@@ -1,3 +1,5 @@
+//! What a share accepts and refuses, as given, when, then.
+
 use super::*;
 use crate::testing::{Given, at, digest, given, id, name};
 

@@ -1,3 +1,5 @@
+//! Which texts are targets, and what tunnels to them are called.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What a tunnel accepts and refuses, as given, when, then.
+
 use super::*;
 use crate::testing::{Given, at, given, id, name};
 

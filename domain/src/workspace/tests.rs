@@ -1,3 +1,5 @@
+//! What a workspace accepts and refuses about its keys, as given, when, then.
+
 use super::*;
 use crate::testing::{Given, at, digest, given, id, name};
 

@@ -11,6 +11,7 @@
 //! holds a [`FailFast`]: the process ends with exit code 70, the service manager starts it again, the log restores it.
 
 pub mod aggregate;
+pub mod arbiters;
 pub mod executor;
 pub mod follower;
 pub mod timekeeper;

@@ -1,3 +1,5 @@
+//! Keys survive restarts and torn tails, and destroyed ones stay destroyed.
+
 use super::*;
 
 const WORKSPACE: WorkspaceId = WorkspaceId::new(uuid::Uuid::from_u128(1));

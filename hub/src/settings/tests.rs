@@ -1,3 +1,5 @@
+//! Where a setting comes from, and that the example is true.
+
 use super::*;
 
 fn settings(args: &[&str]) -> Settings {

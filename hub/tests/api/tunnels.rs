@@ -287,3 +287,30 @@ async fn a_tunnel_with_a_lifetime_ends_by_itself() {
     assert_eq!(hub.get(&format!("/v1/shares/{share}")).await.body["isActive"], false);
     hub.stop().await;
 }
+
+#[actix::test]
+async fn a_long_list_comes_in_pages_that_lead_to_each_other() {
+    let hub = Running::start().await;
+    for name in ["a", "b", "c"] {
+        hub.tunnel(name).await;
+    }
+    let first = hub.get("/v1/tunnels?limit=2").await;
+    assert_eq!(first.body.as_array().unwrap().len(), 2);
+    let link = first.link.unwrap();
+    let next = link.strip_prefix('<').unwrap().split('>').next().unwrap();
+    let second = hub.get(next).await;
+    assert_eq!(second.body.as_array().unwrap().len(), 1, "{next}: {second:?}");
+    assert!(second.link.is_none());
+    let mut names: Vec<_> =
+        first.body.as_array().unwrap().iter().chain(second.body.as_array().unwrap()).collect();
+    names.sort_by_key(|tunnel| tunnel["name"].as_str());
+    assert_eq!(names.iter().map(|tunnel| &tunnel["name"]).collect::<Vec<_>>(), ["a", "b", "c"]);
+    for (query, field) in
+        [("limit=0", "limit"), ("limit=1001", "limit"), ("limt=1", "limt"), ("cursor=x", "cursor")]
+    {
+        let refused = hub.get(&format!("/v1/tunnels?{query}")).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{query}");
+        assert_eq!(refused.body["details"][0]["field"], field);
+    }
+    hub.stop().await;
+}

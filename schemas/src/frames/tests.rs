@@ -1,3 +1,5 @@
+//! Frames are their golden bytes, and nothing else is a frame.
+
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::PathBuf};
 
 use proptest::prelude::*;

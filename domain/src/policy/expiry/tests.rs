@@ -1,3 +1,5 @@
+//! Which texts are lifetimes, and how long they last.
+
 use proptest::prelude::*;
 
 use super::*;

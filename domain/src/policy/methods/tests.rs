@@ -1,3 +1,5 @@
+//! Which methods a list lets through.
+
 use super::*;
 
 const READ: &[Method] = &[Method::Get];

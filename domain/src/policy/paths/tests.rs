@@ -1,3 +1,5 @@
+//! What path rules match, against a slow matcher that is obviously right, and what can be read in two ways.
+
 use proptest::prelude::*;
 
 use super::*;

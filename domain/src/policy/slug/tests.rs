@@ -1,3 +1,5 @@
+//! Which subdomains can be chosen, and what random ones look like.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

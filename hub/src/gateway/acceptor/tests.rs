@@ -1,3 +1,5 @@
+//! One port for requests, sessions and data connections, with silent and slow clients.
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{

@@ -1,3 +1,5 @@
+//! Which prefaces are read, and that a counter opens one connection.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The stored form of events and marks, byte by byte.
+
 use super::*;
 use domain::ids::ShareId;
 
