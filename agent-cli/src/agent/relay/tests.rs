@@ -1,3 +1,5 @@
+//! Bytes, ends and resets arrive at the other side as they were sent.
+
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
