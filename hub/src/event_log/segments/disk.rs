@@ -8,6 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What a thread beside the writer hands to the disk at once: the writer's sync waits behind all of it.
+pub(crate) const PACED_BYTES: usize = 1024 * 1024;
+
 /// What the writer asks of a disk. [`SystemDisk`] does it; tests wrap it and fail on purpose.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Writes all of `bytes` at `offset`. A failure may leave any part of them there.
@@ -63,11 +66,14 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), PathError> {
     File::open(dir).and_then(|dir| dir.sync_all()).at(dir)
 }
 
-/// Writes a small file so that it is there whole or not at all, durable when this returns.
+/// Writes a file so that it is there whole or not at all, durable when this returns.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), PathError> {
     let beside = path.with_extension("new");
     let file = File::create(&beside).at(&beside)?;
-    file.write_all_at(bytes, 0).and_then(|()| file.sync_all()).at(&beside)?;
+    for (piece, offset) in bytes.chunks(PACED_BYTES).zip((0..).step_by(PACED_BYTES)) {
+        file.write_all_at(piece, offset).and_then(|()| file.sync_data()).at(&beside)?;
+    }
+    file.sync_all().at(&beside)?;
     std::fs::rename(&beside, path).at(path)?;
     path.parent().map_or(Ok(()), sync_dir)
 }

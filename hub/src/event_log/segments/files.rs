@@ -22,7 +22,7 @@ use std::{
 use domain::{recorded::Family, time::Timestamp};
 use parking_lot::RwLock;
 
-use super::disk::{AtPath, PathError, sync_dir, write_whole};
+use super::disk::{AtPath, PACED_BYTES, PathError, sync_dir, write_whole};
 
 /// Bytes of a segment before its first frame.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 64;
@@ -221,12 +221,11 @@ pub(crate) fn make_segment(
         .open(path)
         .at(path)?;
     file.write_all_at(&segment_header(log_id, family), 0).at(path)?;
-    const PIECE: usize = 256 * 1024;
-    let zeros = vec![0; PIECE];
+    let zeros = vec![0; PACED_BYTES];
     let mut at = SEGMENT_HEADER_BYTES;
     while at < capacity {
-        let piece = usize::try_from(capacity - at).map_or(PIECE, |left| left.min(PIECE));
-        file.write_all_at(&zeros[..piece], at).at(path)?;
+        let piece = usize::try_from(capacity - at).map_or(PACED_BYTES, |left| left.min(PACED_BYTES));
+        file.write_all_at(&zeros[..piece], at).and_then(|()| file.sync_data()).at(path)?;
         at += piece as u64;
     }
     file.sync_all().at(path)?;
