@@ -1,8 +1,13 @@
 //! What Prometheus reads: a registry of our own, labels bounded by the code that sets them.
 
-use prometheus::{Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use std::sync::atomic::Ordering::Relaxed;
 
-use crate::api::Ports;
+use parking_lot::Mutex;
+use prometheus::{
+    Encoder as _, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::{api::Ports, edge::metrics::Metrics as EdgeMetrics, event_log::segments::LogStats};
 
 /// The hub's metrics.
 #[derive(Debug)]
@@ -15,6 +20,42 @@ pub struct Metrics {
     log_head: IntGauge,
     views: IntGaugeVec,
     uptime: IntGauge,
+    edge_connections: IntGauge,
+    edge_responses: IntCounterVec,
+    /// Totals that other parts count by themselves, in the order of [`totals`].
+    totals: Vec<IntCounter>,
+    /// One scrape at a time: two would add the same difference twice.
+    scrape: Mutex<()>,
+}
+
+/// The totals of the edge and of the log: name, help, value.
+fn totals(edge: &EdgeMetrics, log: &LogStats) -> [(&'static str, &'static str, u64); 16] {
+    [
+        ("edge_connections_total", "Connections of visitors accepted", edge.connections_accepted.get()),
+        ("edge_refusals_total", "Answers that the edge made itself about a share", edge.refusals.get()),
+        (
+            "edge_unknown_shares_total",
+            "Requests with a token or slug that nobody has",
+            edge.unknown_shares.get(),
+        ),
+        (
+            "edge_cannot_log_total",
+            "Requests refused because they could not be recorded",
+            edge.cannot_log.get(),
+        ),
+        ("edge_received_bytes_total", "Bytes of request bodies", edge.bytes_in.get()),
+        ("edge_sent_bytes_total", "Bytes of response bodies", edge.bytes_out.get()),
+        ("edge_upstreams_opened_total", "Streams opened to targets", edge.upstream_opened.get()),
+        ("edge_upstreams_reused_total", "Requests on a stream that was kept", edge.upstream_reused.get()),
+        ("edge_upstreams_failed_total", "Requests that a target failed", edge.upstream_failed.get()),
+        ("edge_upgrades_total", "Connections that became WebSockets", edge.upgrades.get()),
+        ("edge_stalled_total", "Visitors cut for making no progress", edge.stalled.get()),
+        ("edge_slow_heads_total", "Visitors cut for a slow request head", edge.slow_heads.get()),
+        ("log_commits_total", "Group commits that became durable", log.commits.load(Relaxed)),
+        ("log_events_total", "Events written", log.events.load(Relaxed)),
+        ("log_written_bytes_total", "Bytes written to the log", log.bytes.load(Relaxed)),
+        ("log_refused_total", "Appends that were not acknowledged", log.refused.load(Relaxed)),
+    ]
 }
 
 impl Metrics {
@@ -37,7 +78,31 @@ impl Metrics {
         let api_responses =
             IntCounterVec::new(Opts::new("api_responses_total", "Answers of the Control API"), &["class"])?;
         registry.register(Box::new(api_responses.clone()))?;
-        Ok(Self { registry, api_responses, agents_connected, aggregates_awake, log_head, views, uptime })
+        let edge_connections = gauge("edge_connections", "Connections of visitors now")?;
+        let edge_responses =
+            IntCounterVec::new(Opts::new("edge_responses_total", "Answers of the share edge"), &["class"])?;
+        registry.register(Box::new(edge_responses.clone()))?;
+        let totals = totals(&EdgeMetrics::default(), &LogStats::default())
+            .into_iter()
+            .map(|(name, help, _)| {
+                let counter = IntCounter::new(name, help)?;
+                registry.register(Box::new(counter.clone()))?;
+                Ok(counter)
+            })
+            .collect::<Result<_, prometheus::Error>>()?;
+        Ok(Self {
+            registry,
+            api_responses,
+            agents_connected,
+            aggregates_awake,
+            log_head,
+            views,
+            uptime,
+            edge_connections,
+            edge_responses,
+            totals,
+            scrape: Mutex::new(()),
+        })
     }
 
     /// The text that Prometheus scrapes.
@@ -45,7 +110,16 @@ impl Metrics {
     /// # Errors
     /// What gathers cannot be written as text.
     pub fn render(&self, ports: &Ports) -> Result<String, prometheus::Error> {
+        let _alone = self.scrape.lock();
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let raise = |counter: &IntCounter, value: u64| counter.inc_by(value.saturating_sub(counter.get()));
+        self.edge_connections.set(number(ports.edge.connections_open.get()));
+        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(&ports.edge.answers) {
+            raise(&self.edge_responses.with_label_values(&[*class]), count.get());
+        }
+        for (counter, (_, _, value)) in self.totals.iter().zip(totals(&ports.edge, &ports.log_stats)) {
+            raise(counter, value);
+        }
         self.agents_connected.set(number(ports.gateway.online().len() as u64));
         self.aggregates_awake.set(number(ports.executor.awake() as u64));
         self.log_head.set(number(*ports.log.head().borrow()));

@@ -228,6 +228,7 @@ impl Hub {
             views: Arc::clone(&views),
             recorder,
             edge: Arc::clone(&edge.metrics),
+            log_stats: core.segments.stats(),
             links,
             metrics: Arc::new(Metrics::new().context("while registering metrics")?),
             limits: limiter,

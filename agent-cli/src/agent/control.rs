@@ -41,7 +41,7 @@ use super::{Agent, AgentStatus, check, data, dialer, ports, relay, tunnels::Tunn
 
 /// The waits between tries: twice as long each time, up to this, and a random half of it less.
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
-const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+const BACK_OFF_MAX: Duration = Duration::from_secs(3);
 /// Frames that wait for the socket at most.
 const OUTBOX_MAX: usize = 1_024;
 /// Checks that run at once at most.

@@ -45,6 +45,7 @@ pub struct Ports {
     pub views: Arc<Views>,
     pub recorder: Recorder,
     pub edge: Arc<crate::edge::metrics::Metrics>,
+    pub log_stats: Arc<crate::event_log::segments::LogStats>,
     pub links: Links,
     pub metrics: Arc<Metrics>,
     pub limits: Arc<crate::limits::Limiter>,

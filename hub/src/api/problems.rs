@@ -42,7 +42,7 @@ pub async fn around<B: MessageBody + 'static>(
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|accept| accept.contains("application/problem+json"));
-    let (method, path) = (request.method().clone(), request.path().to_owned());
+    let method = request.method().clone();
     // Handlers' and extractors' errors arrive as responses that carry them. (A clone of the request held over this
     // call would make routing panic: it wants the request for itself.)
     let response = next.call(request).await?.map_into_boxed_body();
@@ -51,7 +51,9 @@ pub async fn around<B: MessageBody + 'static>(
         let error = cause(&response);
         if status.is_server_error() {
             let internal = error.internal.as_deref().unwrap_or_default();
-            tracing::warn!(request_id = %id, %method, path, code = error.code, internal, "request {id} failed");
+            // The pattern, not the path: paths of visitors hold tokens.
+            let route = response.request().match_pattern().unwrap_or_default();
+            tracing::warn!(request_id = %id, %method, route, code = error.code, internal, "request {id} failed");
         }
         let rendered = render(&error, id, problem_json);
         let (exchange, former) = response.into_parts();
