@@ -17,7 +17,7 @@ const PAGE: &str = r#"<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Private Connect demo</title>
 <style>
-body { font: 1.1rem/1.6 system-ui, sans-serif; margin: 8vh auto; max-width: 38rem; padding: 0 1rem; }
+body { font: 1.1rem/1.6 system-ui, sans-serif; margin: 8vh auto; max-width: 44rem; padding: 0 1rem; }
 pre { background: #f3f3f3; border-radius: .4rem; padding: 1rem; overflow: auto; }
 </style>
 </head>

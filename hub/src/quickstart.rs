@@ -9,7 +9,7 @@ use domain::{
     ids::{AgentId, ShareId, TunnelId, WorkspaceId},
     names::Name,
     share::RevokeReason,
-    target::{Target, default_name},
+    target::Target,
     tunnel::TunnelUpdated,
     workspace::{self, Scope},
 };
@@ -235,7 +235,6 @@ async fn expose(
 fn for_people(said: &Announcement, what: &str, target: &Target) -> String {
     let plain = !std::io::stdout().is_terminal();
     let (link, ok) = if plain { ("", "[ok]") } else { ("🔗 ", "[ok]") };
-    let name = default_name(target.port);
     format!(
         "{ok} Private Connect is running, and shares {what} ({target}) for 24 hours\n\
          \n\
@@ -249,7 +248,7 @@ fn for_people(said: &Announcement, what: &str, target: &Target) -> String {
          \x20 curl {share}/\n\
          \x20 curl -H 'x-api-key: {key}' {api}/v1/shares/{id}/logs\n\
          \n\
-         Expose a service of your own (here called {name}):\n\
+         Expose a service of your own:\n\
          \x20 connect --hub {api} --api-key {key} expose localhost:3000 --link\n\
          \n\
          Ctrl-C stops it; the data stays in the data directory.",
