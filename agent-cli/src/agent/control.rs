@@ -39,7 +39,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Agent, AgentStatus, check, data, dialer, ports, relay, tunnels::Tunnels};
 
-/// The waits between tries: twice as long each time, up to this, and a random half of it less.
+/// The waits between tries: twice as long each time, up to this, and a random half of it less. At most 3 s, so that an
+/// agent is back within 5 s of its hub.
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(3);
 /// Frames that wait for the socket at most.
@@ -396,10 +397,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_try_is_at_once_and_later_ones_wait_longer_up_to_five_seconds() {
+    fn the_first_try_is_at_once_and_later_ones_wait_longer_up_to_three_seconds() {
         assert_eq!(back_off(0), Duration::ZERO);
         for (failures, longest_ms) in
-            [(1, 100), (2, 200), (3, 400), (6, 3_200), (7, 5_000), (u32::MAX, 5_000)]
+            [(1, 100), (2, 200), (3, 400), (5, 1_600), (6, 3_000), (u32::MAX, 3_000)]
         {
             for _ in 0..50 {
                 let wait = back_off(failures);
