@@ -173,9 +173,11 @@ impl Core {
 }
 
 fn open_log(data: &Path) -> Result<(Arc<Segments>, Arc<Keyring>)> {
+    // First: opening the keyring mends its end, where a running hub may be writing.
+    let lock = Segments::lock(data).context("while opening the event log")?;
     let keyring = Arc::new(Keyring::open(&data.join("keyring")).context("while opening the keyring")?);
-    let segments =
-        Segments::open(data, Options::new(Arc::clone(&keyring))).context("while opening the event log")?;
+    let segments = Segments::open_locked(lock, data, Options::new(Arc::clone(&keyring)))
+        .context("while opening the event log")?;
     Ok((Arc::new(segments), keyring))
 }
 
@@ -188,4 +190,23 @@ fn checked_key(text: &str) -> Result<Secret> {
         "HUB_ADMIN_KEY must be `pc_` and 43 or more URL-safe characters (256 random bits)"
     );
     Ok(Secret::brought(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix::test]
+    async fn a_second_process_leaves_the_keyring_of_a_running_hub_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Core::open(dir.path()).await.unwrap();
+        // What the running hub is just writing, as another process sees it.
+        let path = dir.path().join("keyring");
+        let half_written = [fs::read(&path).unwrap(), vec![7, 0, 0xf8]].concat();
+        fs::write(&path, &half_written).unwrap();
+        let refused = Core::open(dir.path()).await.unwrap_err();
+        assert!(format!("{refused:#}").contains("in use"), "{refused:#}");
+        assert_eq!(fs::read(&path).unwrap(), half_written);
+        running.close().await;
+    }
 }

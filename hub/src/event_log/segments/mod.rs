@@ -47,7 +47,8 @@ pub use scan::Damage;
 pub use stats::{EVENTS_BOUNDS, LATENCY_BOUNDS_US, LogStats};
 
 pub(crate) use chain::{Chains, heads_hash};
-pub(crate) use files::{IdentityError, Lock, LockError, log_dir, read_identity};
+pub use files::Lock;
+pub(crate) use files::{IdentityError, LockError, log_dir, read_identity};
 pub(crate) use recovery::all_segments;
 pub(crate) use scan::{Found, Step, Walk, stream_of};
 pub(crate) use seals::{SEAL_BYTES, Seal, list as list_seals};
@@ -134,17 +135,33 @@ pub struct Segments {
 }
 
 impl Segments {
+    /// Takes the exclusive right to a data directory, which is made when missing. Whoever changes anything there (the
+    /// keyring too, by opening it) has it first.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`], or the disk.
+    pub fn lock(data: &Path) -> Result<Lock, OpenError> {
+        std::fs::create_dir_all(data).map_err(|source| PathError { path: data.to_owned(), source })?;
+        Lock::take(data).map_err(|error| match error {
+            LockError::InUse => OpenError::InUse(data.to_owned()),
+            LockError::Io(error) => OpenError::Io(error),
+        })
+    }
+
+    /// Locks the data directory and opens its log.
+    ///
+    /// # Errors
+    /// As [`Segments::lock`] and [`Segments::open_locked`].
+    pub fn open(data: &Path, options: Options) -> Result<Self, OpenError> {
+        Self::open_locked(Self::lock(data)?, data, options)
+    }
+
     /// Opens the log in `<data>/log`, or makes one. Blocks: seconds after a crash of a large log without checkpoint.
     ///
     /// # Errors
-    /// [`OpenError`]: in use, damaged (file, offset and event are named, nothing was changed), or the disk.
-    pub fn open(data: &Path, options: Options) -> Result<Self, OpenError> {
+    /// [`OpenError`]: damaged (file, offset and event are named, nothing was changed), or the disk.
+    pub fn open_locked(lock: Lock, data: &Path, options: Options) -> Result<Self, OpenError> {
         let began = Instant::now();
-        std::fs::create_dir_all(data).map_err(|source| PathError { path: data.to_owned(), source })?;
-        let lock = Lock::take(data).map_err(|error| match error {
-            LockError::InUse => OpenError::InUse(data.to_owned()),
-            LockError::Io(error) => OpenError::Io(error),
-        })?;
         files::make_dirs(data)?;
         let log_id = identity(data)?;
         let sealed = seals::highest(data, log_id)?;
