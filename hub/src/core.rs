@@ -9,7 +9,7 @@ use domain::{
     names::Name,
     workspace::{self, KeyCreated, Scope, WorkspaceCreated},
 };
-use projections::routes::{Routes, usable};
+use projections::routes::Routes;
 use uuid::Uuid;
 
 use crate::{
@@ -133,14 +133,18 @@ impl Core {
         Ok((id, secret))
     }
 
-    /// Makes sure that there is a workspace and a way in. Answers the admin key that was made, if one was.
+    /// Makes sure that there is a workspace and a way in. `show` gets the admin key that is made, if one has to be,
+    /// before the key is of any use: a start that ends early must not leave a key that nobody has seen.
     ///
     /// # Errors
-    /// `admin_key` is no key, or the log takes no writes.
-    pub async fn bootstrap(&self, admin_key: Option<&str>) -> Result<Option<Secret>> {
+    /// `admin_key` is no key, it cannot be shown, or the log takes no writes.
+    pub async fn bootstrap(
+        &self,
+        admin_key: Option<&str>,
+        show: impl FnOnce(&Secret) -> Result<()>,
+    ) -> Result<()> {
         let brought = admin_key.map(checked_key).transpose()?;
         let known = self.workspace_named(DEFAULT_WORKSPACE);
-        let first_start = known.is_none();
         let workspace = match known {
             Some(id) => id,
             None => self.create_workspace(DEFAULT_WORKSPACE).await?,
@@ -150,25 +154,15 @@ impl Core {
             if self.routes.key(&secret.digest(), now).is_none() {
                 self.create_key(workspace, "HUB_ADMIN_KEY", vec![Scope::Admin], None, Some(secret)).await?;
             }
-            return Ok(None);
+            return Ok(());
         }
         // A crash between workspace and key must not lock everybody out.
-        let now = self.clock.now();
-        let entry = self.routes.workspace(workspace);
-        let way_in = entry.is_some_and(|entry| {
-            entry
-                .state
-                .keys
-                .values()
-                .any(|key| usable(key, now) && key.created.scopes.contains(&Scope::Admin))
-        });
-        let never_had_one =
-            first_start || self.routes.workspace(workspace).is_some_and(|entry| entry.state.keys.is_empty());
-        if way_in || !never_had_one {
-            return Ok(None);
+        if self.routes.workspace(workspace).is_none_or(|entry| entry.state.keys.is_empty()) {
+            let secret = Seed::random().secret(SecretKind::ApiKey, "key");
+            show(&secret)?;
+            self.create_key(workspace, "admin", vec![Scope::Admin], None, Some(secret)).await?;
         }
-        let (_, secret) = self.create_key(workspace, "admin", vec![Scope::Admin], None, None).await?;
-        Ok(Some(secret))
+        Ok(())
     }
 }
 
@@ -208,5 +202,22 @@ mod tests {
         assert!(format!("{refused:#}").contains("in use"), "{refused:#}");
         assert_eq!(fs::read(&path).unwrap(), half_written);
         running.close().await;
+    }
+
+    #[actix::test]
+    async fn a_first_key_that_could_not_be_shown_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let core = Core::open(dir.path()).await.unwrap();
+        core.bootstrap(None, |_| anyhow::bail!("no room for it")).await.unwrap_err();
+        let mut shown = None;
+        let show = |secret: &Secret| {
+            shown = Some(secret.digest());
+            Ok(())
+        };
+        core.bootstrap(None, show).await.unwrap();
+        let digest = shown.expect("the next start makes one");
+        assert!(core.routes.key(&digest, core.clock.now()).is_some());
+        core.bootstrap(None, |_| panic!("a hub has one first key")).await.unwrap();
+        core.close().await;
     }
 }

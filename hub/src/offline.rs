@@ -14,6 +14,7 @@ use crate::{
     core::Core,
     event_log::verify::{VerifyFailure, VerifyReport, verify},
     readers::rebuild::{self, Progress},
+    secrets::Secret,
     settings::{KeyCommand, Rebuild, Verify, WorkspaceCommand},
     telemetry,
 };
@@ -124,9 +125,11 @@ pub async fn run_workspace(command: &WorkspaceCommand) -> Result<()> {
     match command {
         WorkspaceCommand::Create { name, data } => {
             let core = Core::open(&data.path).await?;
-            if let Some(secret) = core.bootstrap(None).await? {
+            let show = |secret: &Secret| {
                 say(&format!("workspace `default` was created too\nits admin key {}", secret.reveal()));
-            }
+                Ok(())
+            };
+            core.bootstrap(None, show).await?;
             let id = core.create_workspace(name).await?;
             let (_, secret) = core.create_key(id, "admin", vec![Scope::Admin], None, None).await?;
             say(&format!("workspace {id}\nadmin key {}", secret.reveal()));

@@ -52,6 +52,7 @@ use crate::{
     metrics::Metrics,
     readers::Views,
     running::Running,
+    secrets::Secret,
     settings::Settings,
     tunnel_ports::{TunnelPortSettings, TunnelPorts},
 };
@@ -138,7 +139,8 @@ impl Hub {
             .node(&settings.node, Who::system("hub"), node::Command::Start(begun))
             .await
             .map_err(|error| anyhow::anyhow!("the start could not be recorded: {error:?}"))?;
-        let admin_key = core.bootstrap(settings.admin_key.as_deref()).await?;
+        let show = |secret: &Secret| show_admin_key(&data, secret.reveal());
+        core.bootstrap(settings.admin_key.as_deref(), show).await?;
 
         let views = Views::start(&data, &core.log, Arc::clone(&core.routes), core.routes_position)
             .context("while opening the views")?;
@@ -264,9 +266,6 @@ impl Hub {
             tracing::info!("the views are behind the log and catch up while the hub serves");
         }
         let api = serve_api(api_listener, &gateway, &settings, &ports)?;
-        if let Some(secret) = admin_key {
-            show_admin_key(&data, secret.reveal())?;
-        }
         Ok(Self {
             core,
             ports,
@@ -406,14 +405,19 @@ fn show_admin_key(data: &Path, secret: &str) -> Result<()> {
         return writeln!(err, "admin key (shown once): {secret}").context("while showing the admin key");
     }
     let path = data.join("admin.key");
+    let writing = || format!("while writing {}", path.display());
+    // Whatever lies there, a link or a file that others may read: the key goes into a file of its own.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).with_context(writing),
+        Ok(()) | Err(_) => {}
+    }
     let mut file = std::fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&path)
-        .with_context(|| format!("while writing {}", path.display()))?;
-    writeln!(file, "{secret}").with_context(|| format!("while writing {}", path.display()))?;
+        .with_context(writing)?;
+    writeln!(file, "{secret}").and_then(|()| file.sync_all()).with_context(writing)?;
     tracing::info!("the admin key is in {}", path.display());
     Ok(())
 }
