@@ -1,7 +1,7 @@
 //! The part of the hub that decides and remembers: log, keyring, current state, actors. The server is built around it;
 //! the operator's offline commands need nothing else.
 
-use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
+use std::{fmt, fs, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use domain::{
@@ -9,11 +9,12 @@ use domain::{
     names::Name,
     workspace::{self, KeyCreated, Scope, WorkspaceCreated},
 };
+use parking_lot::Mutex;
 use projections::routes::Routes;
 use uuid::Uuid;
 
 use crate::{
-    actors::{Executor, Who, aggregate::Deps, arbiters::Arbiters},
+    actors::{ExecuteError, Executor, Who, aggregate::Deps, arbiters::Arbiters},
     clock::{SharedClock, SystemClock},
     event_log::{
         SharedLog,
@@ -37,7 +38,8 @@ pub struct Core {
     /// How far `routes` had read when it was opened.
     pub routes_position: u64,
     pub executor: Executor,
-    arbiters: Arbiters,
+    /// Until they are stopped.
+    arbiters: Mutex<Option<Arbiters>>,
 }
 
 impl Core {
@@ -66,12 +68,24 @@ impl Core {
         let arbiters = Arbiters::start();
         let deps = Deps { log: log.clone(), routes: Arc::clone(&routes), clock: clock.clone() };
         let executor = Executor::new(Arc::new(deps), arbiters.handles());
-        Ok(Self { clock, keyring, log, segments, routes, routes_position, executor, arbiters })
+        Ok(Self {
+            clock,
+            keyring,
+            log,
+            segments,
+            routes,
+            routes_position,
+            executor,
+            arbiters: Mutex::new(Some(arbiters)),
+        })
     }
 
     /// Stops the actors and closes the log: everything acknowledged is durable already.
-    pub async fn close(self) {
-        self.arbiters.stop();
+    pub async fn close(&self) {
+        let arbiters = self.arbiters.lock().take();
+        if let Some(arbiters) = arbiters {
+            arbiters.stop();
+        }
         self.log.close().await;
     }
 
@@ -97,7 +111,7 @@ impl Core {
         self.executor
             .workspace(id, who, workspace::Command::Create(created))
             .await
-            .map_err(|error| anyhow::anyhow!("the workspace was not created: {error:?}"))?;
+            .map_err(not_done("the workspace was not created"))?;
         Ok(id)
     }
 
@@ -129,7 +143,7 @@ impl Core {
         self.executor
             .workspace(workspace, Who::hub(workspace, "operator"), command)
             .await
-            .map_err(|error| anyhow::anyhow!("the key was not created: {error:?}"))?;
+            .map_err(not_done("the key was not created"))?;
         Ok((id, secret))
     }
 
@@ -163,6 +177,21 @@ impl Core {
             self.create_key(workspace, "admin", vec![Scope::Admin], None, Some(secret)).await?;
         }
         Ok(())
+    }
+}
+
+/// Why a command was not done, in words for the operator.
+pub fn not_done<R: fmt::Display>(what: &'static str) -> impl FnOnce(ExecuteError<R>) -> anyhow::Error {
+    move |error| match error {
+        ExecuteError::Rejected(rejection) => anyhow::anyhow!("{what}: {rejection}"),
+        ExecuteError::NotFound => anyhow::anyhow!("{what}: there is nothing of that id in this workspace"),
+        ExecuteError::Busy => anyhow::anyhow!("{what}: too many changes at once; try again"),
+        ExecuteError::Unavailable(reason) | ExecuteError::Refused(reason) => {
+            anyhow::anyhow!("{what}: {reason}")
+        }
+        ExecuteError::InDoubt(reason) => {
+            anyhow::anyhow!("it is not known whether it was done, look before trying again: {reason}")
+        }
     }
 }
 

@@ -36,9 +36,9 @@ pub enum Command {
     Verify(Verify),
     /// Build the views anew from the event log, beside the old ones, and swap
     Rebuild(Rebuild),
-    /// Create or list workspaces (while the hub is stopped)
+    /// Create or list workspaces, whether the hub runs or not
     Workspace(WorkspaceArgs),
-    /// Create, list or revoke API keys of a workspace (while the hub is stopped; `/v1/api-keys` while it runs)
+    /// Create, list or revoke API keys of a workspace, whether the hub runs or not
     Key(KeyArgs),
     /// Print a commented example of `hub.toml`
     Config(ConfigArgs),

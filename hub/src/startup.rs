@@ -50,6 +50,7 @@ use crate::{
     limits::Limiter,
     links::Links,
     metrics::Metrics,
+    operator::{self, Socket},
     readers::Views,
     running::Running,
     secrets::Secret,
@@ -65,7 +66,7 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// A running hub.
 pub struct Hub {
-    pub core: Core,
+    pub core: Arc<Core>,
     pub ports: web::Data<Ports>,
     pub api_addr: SocketAddr,
     pub edge_addr: SocketAddr,
@@ -131,7 +132,7 @@ impl Hub {
             .context("while asking the system for signals")?;
         let settings = Arc::new(settings);
         let data = settings.data.path.clone();
-        let core = Core::open_at(&data, clock).await?;
+        let core = Arc::new(Core::open_at(&data, clock).await?);
         let boot = Uuid::now_v7();
         let begun =
             NodeStarted { node: settings.node.clone(), boot, version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -259,6 +260,20 @@ impl Hub {
         });
         tasks.spawn_on(follower.run(stop.clone()), data_plane.handle());
         tasks.spawn_on(timekeeper.run(stop.clone()), data_plane.handle());
+        match Socket::bind(&data) {
+            Ok(socket) => {
+                let answers = operator::serve(socket, Arc::clone(&core), stop.clone());
+                tasks.spawn_on(answers, data_plane.handle());
+            }
+            // A hub on a file system without sockets is a hub yet.
+            Err(error) => {
+                let reason = format!("{error:#}");
+                tracing::warn!(
+                    reason,
+                    "no operator's socket: `hub key` and `hub workspace` need the hub stopped"
+                );
+            }
+        }
 
         // Lists of the first callers should show what there is; views that are far behind catch up in the open.
         let head = *core.log.head().borrow();
@@ -314,7 +329,7 @@ impl Hub {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
-            tracing::warn!("the follower did not end in time");
+            tracing::warn!("the follower, the timekeeper or the operator's socket did not end in time");
         }
         self.ports.recorder.close().await;
         self.ports.views.stop().await;
