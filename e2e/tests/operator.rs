@@ -46,14 +46,18 @@ fn a_hub_that_was_killed_leaves_nothing_in_the_operators_way() {
 }
 
 #[test]
-fn a_first_start_that_cannot_bind_its_port_does_not_lose_the_admin_key() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = taken.local_addr().expect("it is bound").to_string();
+fn a_first_start_that_cannot_bind_a_port_says_which_and_does_not_lose_the_admin_key() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let free = "127.0.0.1:0";
     let folder = tempfile::Builder::new().prefix("pc-first-").tempdir().expect("a temporary folder");
-    let mut serve = e2e::hub::hub_command(&[]);
-    serve.args(["serve", "--listen", &address, "--edge-listen", "127.0.0.1:0", "--data"]).arg(folder.path());
-    let mut hub = Process::spawn("hub on a port that is taken", &mut serve);
-    assert!(!hub.wait(SOON).success());
+    for (api, edge) in [(address.as_str(), free), (free, address.as_str())] {
+        let mut serve = e2e::hub::hub_command(&[]);
+        serve.args(["serve", "--listen", api, "--edge-listen", edge, "--data"]).arg(folder.path());
+        let mut hub = Process::spawn("hub on a port that is taken", &mut serve);
+        assert_eq!(hub.wait(SOON).code(), Some(1), "{}", hub.output());
+        assert!(hub.output().contains(&address), "{}", hub.output());
+    }
     let key = std::fs::read_to_string(folder.path().join("admin.key")).expect("the key is kept");
     let hub = Hub::start_on(folder.path());
     let whoami = hub.api().with_key(key.trim()).get("/v1/whoami").expect(200);

@@ -74,7 +74,7 @@ pub struct Hub {
     edge: Edge,
     tunnel_ports: TunnelPorts,
     api: actix_server::ServerHandle,
-    data_plane: runtime::Runtime,
+    data_plane: DataPlane,
     tasks: TaskTracker,
     stop: CancellationToken,
     signals: (Signal, Signal),
@@ -86,6 +86,29 @@ impl std::fmt::Debug for Hub {
             .field("api", &self.api_addr)
             .field("edge", &self.edge_addr)
             .finish_non_exhaustive()
+    }
+}
+
+/// The threads that bytes move on. A start that fails drops them where nothing may wait: they are left to end by
+/// themselves, and the failure is heard instead of a panic about it.
+struct DataPlane(Option<runtime::Runtime>);
+
+impl DataPlane {
+    fn start() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread().thread_name("data-plane").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &runtime::Handle {
+        self.0.as_ref().expect("there until it is dropped").handle()
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -152,11 +175,7 @@ impl Hub {
         let running = Arc::new(Running::default());
         let limiter = Arc::new(Limiter::new(LIMITER_KEYS_MAX));
         let draining = Arc::new(AtomicBool::new(false));
-        let data_plane = runtime::Builder::new_multi_thread()
-            .thread_name("data-plane")
-            .enable_all()
-            .build()
-            .context("while starting the data plane's threads")?;
+        let data_plane = DataPlane::start().context("while starting the data plane's threads")?;
         let gateway = Gateway::start(gateway::Parts {
             routes: Arc::clone(&core.routes),
             executor: core.executor.clone(),
@@ -334,7 +353,7 @@ impl Hub {
         self.ports.recorder.close().await;
         self.ports.views.stop().await;
         self.core.close().await;
-        self.data_plane.shutdown_background();
+        drop(self.data_plane);
         tracing::info!("stopped");
     }
 }
