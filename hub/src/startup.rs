@@ -366,10 +366,7 @@ fn edge_options(settings: &Settings, listen: SocketAddr) -> EdgeOptions {
         visitor_stall_ms: settings.visitor_stall_ms,
         upstream_timeout_ms: settings.upstream_timeout_ms,
         body_bytes_max: settings.body_bytes_max,
-        base_domain: settings
-            .base_domain
-            .as_ref()
-            .map(|domain| domain.trim_matches('.').to_ascii_lowercase()),
+        base_domain: settings.base_domain.clone(),
         scheme: if https { "https" } else { "http" }.to_owned(),
         trusted_proxies: settings.trusted_proxies.clone(),
         banner: settings.banner.is_on(),
