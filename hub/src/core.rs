@@ -214,39 +214,3 @@ fn checked_key(text: &str) -> Result<Secret> {
     );
     Ok(Secret::brought(text))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[actix::test]
-    async fn a_second_process_leaves_the_keyring_of_a_running_hub_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let running = Core::open(dir.path()).await.unwrap();
-        // What the running hub is just writing, as another process sees it.
-        let path = dir.path().join("keyring");
-        let half_written = [fs::read(&path).unwrap(), vec![7, 0, 0xf8]].concat();
-        fs::write(&path, &half_written).unwrap();
-        let refused = Core::open(dir.path()).await.unwrap_err();
-        assert!(format!("{refused:#}").contains("in use"), "{refused:#}");
-        assert_eq!(fs::read(&path).unwrap(), half_written);
-        running.close().await;
-    }
-
-    #[actix::test]
-    async fn a_first_key_that_could_not_be_shown_is_not_made() {
-        let dir = tempfile::tempdir().unwrap();
-        let core = Core::open(dir.path()).await.unwrap();
-        core.bootstrap(None, |_| anyhow::bail!("no room for it")).await.unwrap_err();
-        let mut shown = None;
-        let show = |secret: &Secret| {
-            shown = Some(secret.digest());
-            Ok(())
-        };
-        core.bootstrap(None, show).await.unwrap();
-        let digest = shown.expect("the next start makes one");
-        assert!(core.routes.key(&digest, core.clock.now()).is_some());
-        core.bootstrap(None, |_| panic!("a hub has one first key")).await.unwrap();
-        core.close().await;
-    }
-}

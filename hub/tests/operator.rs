@@ -1,4 +1,5 @@
-//! The operator's socket: who is heard, what is answered, what bounds it.
+//! The operator's part of a hub: its first key, and its socket: who is heard, what is answered, what bounds it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its hub has nothing to say")]
 
 use std::{
     fs,
@@ -7,13 +8,16 @@ use std::{
         fs::PermissionsExt as _,
         net::{UnixListener as StdListener, UnixStream as StdStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
+use hub::{
+    core::Core,
+    operator::{Order, REQUEST_BYTES_MAX, Socket, run, serve, socket_path},
+    secrets::Secret,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-use super::*;
 
 /// A hub's core with its socket, served.
 struct Served {
@@ -191,7 +195,33 @@ async fn a_data_directory_with_a_long_path_has_a_socket_too() {
     hub.end().await;
 }
 
-#[test]
-fn a_reply_shows_nothing_of_itself() {
-    assert_eq!(format!("{:?}", Reply::Done(vec!["pc_secret".to_owned()])), "Reply(…)");
+#[actix::test]
+async fn a_second_process_leaves_the_keyring_of_a_running_hub_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Core::open(dir.path()).await.unwrap();
+    // What the running hub is just writing, as another process sees it.
+    let path = dir.path().join("keyring");
+    let half_written = [fs::read(&path).unwrap(), vec![7, 0, 0xf8]].concat();
+    fs::write(&path, &half_written).unwrap();
+    let refused = Core::open(dir.path()).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("in use"), "{refused:#}");
+    assert_eq!(fs::read(&path).unwrap(), half_written);
+    running.close().await;
+}
+
+#[actix::test]
+async fn a_first_key_that_could_not_be_shown_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let core = Core::open(dir.path()).await.unwrap();
+    core.bootstrap(None, |_| anyhow::bail!("no room for it")).await.unwrap_err();
+    let mut shown = None;
+    let show = |secret: &Secret| {
+        shown = Some(secret.digest());
+        Ok(())
+    };
+    core.bootstrap(None, show).await.unwrap();
+    let digest = shown.expect("the next start makes one");
+    assert!(core.routes.key(&digest, core.clock.now()).is_some());
+    core.bootstrap(None, |_| panic!("a hub has one first key")).await.unwrap();
+    core.close().await;
 }
