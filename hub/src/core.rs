@@ -1,7 +1,7 @@
 //! The part of the hub that decides and remembers: log, keyring, current state, actors. The server is built around it;
 //! the operator's offline commands need nothing else.
 
-use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
+use std::{fmt, fs, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use domain::{
@@ -9,11 +9,12 @@ use domain::{
     names::Name,
     workspace::{self, KeyCreated, Scope, WorkspaceCreated},
 };
-use projections::routes::{Routes, usable};
+use parking_lot::Mutex;
+use projections::routes::Routes;
 use uuid::Uuid;
 
 use crate::{
-    actors::{Executor, Who, aggregate::Deps, arbiters::Arbiters},
+    actors::{ExecuteError, Executor, Who, aggregate::Deps, arbiters::Arbiters},
     clock::{SharedClock, SystemClock},
     event_log::{
         SharedLog,
@@ -37,7 +38,8 @@ pub struct Core {
     /// How far `routes` had read when it was opened.
     pub routes_position: u64,
     pub executor: Executor,
-    arbiters: Arbiters,
+    /// Until they are stopped.
+    arbiters: Mutex<Option<Arbiters>>,
 }
 
 impl Core {
@@ -66,12 +68,24 @@ impl Core {
         let arbiters = Arbiters::start();
         let deps = Deps { log: log.clone(), routes: Arc::clone(&routes), clock: clock.clone() };
         let executor = Executor::new(Arc::new(deps), arbiters.handles());
-        Ok(Self { clock, keyring, log, segments, routes, routes_position, executor, arbiters })
+        Ok(Self {
+            clock,
+            keyring,
+            log,
+            segments,
+            routes,
+            routes_position,
+            executor,
+            arbiters: Mutex::new(Some(arbiters)),
+        })
     }
 
     /// Stops the actors and closes the log: everything acknowledged is durable already.
-    pub async fn close(self) {
-        self.arbiters.stop();
+    pub async fn close(&self) {
+        let arbiters = self.arbiters.lock().take();
+        if let Some(arbiters) = arbiters {
+            arbiters.stop();
+        }
         self.log.close().await;
     }
 
@@ -97,7 +111,7 @@ impl Core {
         self.executor
             .workspace(id, who, workspace::Command::Create(created))
             .await
-            .map_err(|error| anyhow::anyhow!("the workspace was not created: {error:?}"))?;
+            .map_err(not_done("the workspace was not created"))?;
         Ok(id)
     }
 
@@ -129,18 +143,22 @@ impl Core {
         self.executor
             .workspace(workspace, Who::hub(workspace, "operator"), command)
             .await
-            .map_err(|error| anyhow::anyhow!("the key was not created: {error:?}"))?;
+            .map_err(not_done("the key was not created"))?;
         Ok((id, secret))
     }
 
-    /// Makes sure that there is a workspace and a way in. Answers the admin key that was made, if one was.
+    /// Makes sure that there is a workspace and a way in. `show` gets the admin key that is made, if one has to be,
+    /// before the key is of any use: a start that ends early must not leave a key that nobody has seen.
     ///
     /// # Errors
-    /// `admin_key` is no key, or the log takes no writes.
-    pub async fn bootstrap(&self, admin_key: Option<&str>) -> Result<Option<Secret>> {
+    /// `admin_key` is no key, it cannot be shown, or the log takes no writes.
+    pub async fn bootstrap(
+        &self,
+        admin_key: Option<&str>,
+        show: impl FnOnce(&Secret) -> Result<()>,
+    ) -> Result<()> {
         let brought = admin_key.map(checked_key).transpose()?;
         let known = self.workspace_named(DEFAULT_WORKSPACE);
-        let first_start = known.is_none();
         let workspace = match known {
             Some(id) => id,
             None => self.create_workspace(DEFAULT_WORKSPACE).await?,
@@ -150,32 +168,39 @@ impl Core {
             if self.routes.key(&secret.digest(), now).is_none() {
                 self.create_key(workspace, "HUB_ADMIN_KEY", vec![Scope::Admin], None, Some(secret)).await?;
             }
-            return Ok(None);
+            return Ok(());
         }
         // A crash between workspace and key must not lock everybody out.
-        let now = self.clock.now();
-        let entry = self.routes.workspace(workspace);
-        let way_in = entry.is_some_and(|entry| {
-            entry
-                .state
-                .keys
-                .values()
-                .any(|key| usable(key, now) && key.created.scopes.contains(&Scope::Admin))
-        });
-        let never_had_one =
-            first_start || self.routes.workspace(workspace).is_some_and(|entry| entry.state.keys.is_empty());
-        if way_in || !never_had_one {
-            return Ok(None);
+        if self.routes.workspace(workspace).is_none_or(|entry| entry.state.keys.is_empty()) {
+            let secret = Seed::random().secret(SecretKind::ApiKey, "key");
+            show(&secret)?;
+            self.create_key(workspace, "admin", vec![Scope::Admin], None, Some(secret)).await?;
         }
-        let (_, secret) = self.create_key(workspace, "admin", vec![Scope::Admin], None, None).await?;
-        Ok(Some(secret))
+        Ok(())
+    }
+}
+
+/// Why a command was not done, in words for the operator.
+pub fn not_done<R: fmt::Display>(what: &'static str) -> impl FnOnce(ExecuteError<R>) -> anyhow::Error {
+    move |error| match error {
+        ExecuteError::Rejected(rejection) => anyhow::anyhow!("{what}: {rejection}"),
+        ExecuteError::NotFound => anyhow::anyhow!("{what}: there is nothing of that id in this workspace"),
+        ExecuteError::Busy => anyhow::anyhow!("{what}: too many changes at once; try again"),
+        ExecuteError::Unavailable(reason) | ExecuteError::Refused(reason) => {
+            anyhow::anyhow!("{what}: {reason}")
+        }
+        ExecuteError::InDoubt(reason) => {
+            anyhow::anyhow!("it is not known whether it was done, look before trying again: {reason}")
+        }
     }
 }
 
 fn open_log(data: &Path) -> Result<(Arc<Segments>, Arc<Keyring>)> {
+    // First: opening the keyring mends its end, where a running hub may be writing.
+    let lock = Segments::lock(data).context("while opening the event log")?;
     let keyring = Arc::new(Keyring::open(&data.join("keyring")).context("while opening the keyring")?);
-    let segments =
-        Segments::open(data, Options::new(Arc::clone(&keyring))).context("while opening the event log")?;
+    let segments = Segments::open_locked(lock, data, Options::new(Arc::clone(&keyring)))
+        .context("while opening the event log")?;
     Ok((Arc::new(segments), keyring))
 }
 

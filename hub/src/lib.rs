@@ -28,4 +28,5 @@ pub mod api;
 
 pub mod demo;
 pub mod offline;
+pub mod operator;
 pub mod quickstart;

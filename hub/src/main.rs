@@ -41,9 +41,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => Ok(offline::run_verify(&args)),
         Command::Rebuild(args) => system.block_on(offline::run_rebuild(&args)),
         Command::Workspace(args) => {
-            system.block_on(offline::run_workspace(&args.command)).map(|()| ExitCode::SUCCESS)
+            system.block_on(offline::run_workspace(args.command)).map(|()| ExitCode::SUCCESS)
         }
-        Command::Key(args) => system.block_on(offline::run_key(&args.command)).map(|()| ExitCode::SUCCESS),
+        Command::Key(args) => system.block_on(offline::run_key(args.command)).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => match args.command {
             ConfigCommand::Example => {
                 offline::say(settings::example().trim_end());

@@ -18,6 +18,7 @@ pub struct Metrics {
     agents_connected: IntGauge,
     aggregates_awake: IntGauge,
     log_head: IntGauge,
+    log_damaged: IntGauge,
     views: IntGaugeVec,
     uptime: IntGauge,
     edge_connections: IntGauge,
@@ -29,7 +30,7 @@ pub struct Metrics {
 }
 
 /// The totals of the edge and of the log: name, help, value.
-fn totals(edge: &EdgeMetrics, log: &LogStats) -> [(&'static str, &'static str, u64); 16] {
+fn totals(edge: &EdgeMetrics, log: &LogStats) -> [(&'static str, &'static str, u64); 17] {
     [
         ("edge_connections_total", "Connections of visitors accepted", edge.connections_accepted.get()),
         ("edge_refusals_total", "Answers that the edge made itself about a share", edge.refusals.get()),
@@ -55,6 +56,11 @@ fn totals(edge: &EdgeMetrics, log: &LogStats) -> [(&'static str, &'static str, u
         ("log_events_total", "Events written", log.events.load(Relaxed)),
         ("log_written_bytes_total", "Bytes written to the log", log.bytes.load(Relaxed)),
         ("log_refused_total", "Appends that were not acknowledged", log.refused.load(Relaxed)),
+        (
+            "log_scrubbed_bytes_total",
+            "Bytes of the log that the check in the background has read",
+            log.scrubbed_bytes.load(Relaxed),
+        ),
     ]
 }
 
@@ -71,6 +77,8 @@ impl Metrics {
         let agents_connected = gauge("agents_connected", "Agents with a live session")?;
         let aggregates_awake = gauge("aggregates_awake", "Aggregates whose actor is in memory")?;
         let log_head = gauge("log_head_position", "Position of the last durable event")?;
+        let log_damaged =
+            gauge("log_damaged", "1: the log is not what was written; telemetry names the place")?;
         let uptime = gauge("uptime_seconds", "Seconds since the hub started")?;
         let views =
             IntGaugeVec::new(Opts::new("view_position", "Position that a view has reached"), &["view"])?;
@@ -96,6 +104,7 @@ impl Metrics {
             agents_connected,
             aggregates_awake,
             log_head,
+            log_damaged,
             views,
             uptime,
             edge_connections,
@@ -123,6 +132,7 @@ impl Metrics {
         self.agents_connected.set(number(ports.gateway.online().len() as u64));
         self.aggregates_awake.set(number(ports.executor.awake() as u64));
         self.log_head.set(number(*ports.log.head().borrow()));
+        self.log_damaged.set(i64::from(ports.log.intact().is_err()));
         self.uptime.set(number(ports.started.elapsed().as_secs()));
         for follower in ports.views.followers() {
             self.views.with_label_values(&[follower.name()]).set(number(follower.reached()));

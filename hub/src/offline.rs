@@ -1,18 +1,13 @@
-//! The operator's commands on a data directory that no hub is using: verify, rebuild, workspaces, keys.
+//! The operator's commands on a data directory: verify and rebuild, which no hub may be using; workspaces and keys.
 
 use std::{io::Write as _, path::Path, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail};
-use domain::{
-    ids::KeyId,
-    workspace::{self, Scope},
-};
-use projections::routes::usable;
+use anyhow::{Context as _, Result};
 
 use crate::{
-    actors::Who,
     core::Core,
     event_log::verify::{VerifyFailure, VerifyReport, verify},
+    operator::{self, Order},
     readers::rebuild::{self, Progress},
     settings::{KeyCommand, Rebuild, Verify, WorkspaceCommand},
     telemetry,
@@ -116,83 +111,41 @@ pub async fn run_rebuild(args: &Rebuild) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// `hub workspace …`.
+/// `hub workspace …`, of a running hub too.
 ///
 /// # Errors
-/// The directory is in use, or the name is taken.
-pub async fn run_workspace(command: &WorkspaceCommand) -> Result<()> {
-    match command {
-        WorkspaceCommand::Create { name, data } => {
-            let core = Core::open(&data.path).await?;
-            if let Some(secret) = core.bootstrap(None).await? {
-                say(&format!("workspace `default` was created too\nits admin key {}", secret.reveal()));
-            }
-            let id = core.create_workspace(name).await?;
-            let (_, secret) = core.create_key(id, "admin", vec![Scope::Admin], None, None).await?;
-            say(&format!("workspace {id}\nadmin key {}", secret.reveal()));
-            core.close().await;
-        }
-        WorkspaceCommand::List { data } => {
-            let core = Core::open(existing(&data.path)?).await?;
-            let mut known = core.routes.workspaces();
-            known.sort_by_key(|(id, _)| *id);
-            for (id, entry) in known {
-                if let Some(created) = &entry.state.created {
-                    say(&format!("{id}  {}  {}", entry.created_at, created.name));
-                }
-            }
-            core.close().await;
-        }
-    }
-    Ok(())
-}
-
-/// `hub key …`.
-///
-/// # Errors
-/// The directory is in use, or the workspace or key is unknown.
-pub async fn run_key(command: &KeyCommand) -> Result<()> {
-    let (data, name) = match command {
-        KeyCommand::Create { data, workspace, .. }
-        | KeyCommand::List { data, workspace }
-        | KeyCommand::Revoke { data, workspace, .. } => (&data.path, workspace),
+/// The name is taken or none, or the log takes no writes.
+pub async fn run_workspace(command: WorkspaceCommand) -> Result<()> {
+    let (data, order) = match command {
+        WorkspaceCommand::Create { name, data } => (data.path, Order::WorkspaceCreate { name }),
+        WorkspaceCommand::List { data } => (data.path, Order::WorkspaceList {}),
     };
-    let core = Core::open(existing(data)?).await?;
-    let id = core.workspace_named(name).with_context(|| format!("no workspace `{name}`"))?;
-    match command {
-        KeyCommand::Create { name, scopes, .. } => {
-            let scopes = scopes.iter().filter_map(|name| scope(name)).collect();
-            let (key, secret) = core.create_key(id, name, scopes, None, None).await?;
-            say(&format!("{key}\n{}", secret.reveal()));
-        }
-        KeyCommand::List { .. } => {
-            let entry = core.routes.workspace(id).context("found above")?;
-            for (id, key) in &entry.state.keys {
-                let state = if usable(key, core.clock.now()) { "active" } else { "ended" };
-                let scopes: Vec<_> = key.created.scopes.iter().map(|scope| scope.name()).collect();
-                say(&format!(
-                    "{id}  {state}  {}…  {}  {}",
-                    key.created.prefix,
-                    scopes.join(","),
-                    key.created.name
-                ));
-            }
-        }
-        KeyCommand::Revoke { id: key, .. } => {
-            let Ok(key_id) = key.parse::<KeyId>() else { bail!("`{key}` is no key id") };
-            core.executor
-                .workspace(id, Who::hub(id, "operator"), workspace::Command::RevokeKey { key_id })
-                .await
-                .map_err(|error| anyhow::anyhow!("the key was not revoked: {error:?}"))?;
-            say(&format!("[ok] {key_id} revoked"));
-        }
-    }
-    core.close().await;
+    // The first workspace makes its data directory.
+    let data = if matches!(order, Order::WorkspaceCreate { .. }) { data.as_path() } else { existing(&data)? };
+    show(&operator::run(data, &order).await?);
     Ok(())
 }
 
-fn scope(name: &str) -> Option<Scope> {
-    [Scope::Admin, Scope::Write, Scope::Read, Scope::Agent].into_iter().find(|scope| scope.name() == name)
+/// `hub key …`, of a running hub too.
+///
+/// # Errors
+/// The workspace or key is unknown, or the log takes no writes.
+pub async fn run_key(command: KeyCommand) -> Result<()> {
+    let (data, order) = match command {
+        KeyCommand::Create { name, workspace, scopes, data } => {
+            (data, Order::KeyCreate { name, workspace, scopes })
+        }
+        KeyCommand::List { workspace, data } => (data, Order::KeyList { workspace }),
+        KeyCommand::Revoke { id, workspace, data } => (data, Order::KeyRevoke { id, workspace }),
+    };
+    show(&operator::run(existing(&data.path)?, &order).await?);
+    Ok(())
+}
+
+fn show(lines: &[String]) {
+    for line in lines {
+        say(line);
+    }
 }
 
 fn existing(data: &Path) -> Result<&Path> {

@@ -36,9 +36,9 @@ pub enum Command {
     Verify(Verify),
     /// Build the views anew from the event log, beside the old ones, and swap
     Rebuild(Rebuild),
-    /// Create or list workspaces (while the hub is stopped)
+    /// Create or list workspaces, whether the hub runs or not
     Workspace(WorkspaceArgs),
-    /// Create, list or revoke API keys of a workspace (while the hub is stopped; `/v1/api-keys` while it runs)
+    /// Create, list or revoke API keys of a workspace, whether the hub runs or not
     Key(KeyArgs),
     /// Print a commented example of `hub.toml`
     Config(ConfigArgs),
@@ -214,13 +214,13 @@ pub struct Settings {
     #[arg(long, env = "HUB_ADMIN_KEY", hide_env_values = true, value_name = "KEY")]
     pub admin_key: Option<String>,
     /// The API's address as people and agents see it; the listening address when absent
-    #[arg(long, env = "HUB_PUBLIC_URL", value_name = "URL")]
+    #[arg(long, env = "HUB_PUBLIC_URL", value_name = "URL", value_parser = web_url)]
     pub public_url: Option<String>,
     /// What share links begin with; the edge's listening address when absent
-    #[arg(long, env = "HUB_LINK_BASE_URL", value_name = "URL")]
+    #[arg(long, env = "HUB_LINK_BASE_URL", value_name = "URL", value_parser = web_url)]
     pub link_base_url: Option<String>,
     /// Shares answer at `<slug>.<base domain>`; at `<slug>.localhost` when absent
-    #[arg(long, env = "HUB_BASE_DOMAIN", value_name = "DOMAIN")]
+    #[arg(long, env = "HUB_BASE_DOMAIN", value_name = "DOMAIN", value_parser = domain_name)]
     pub base_domain: Option<String>,
     /// The ports that tunnels get, below Linux's ephemeral ports so that no outgoing connection takes one
     #[arg(long, env = "HUB_TUNNEL_PORTS", default_value = "10000-31999", value_name = "A-B", value_parser = port_range)]
@@ -284,6 +284,31 @@ fn node_name(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("must be 1-64 letters, digits, hyphens or dots".to_owned())
+    }
+}
+
+/// What links begin with. Refused here, or every link that the hub ever hands out is broken.
+fn web_url(text: &str) -> Result<String, String> {
+    let url = text.trim_end_matches('/');
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    let plain =
+        rest.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'@' | b'"' | b'<' | b'>'));
+    if plain && !rest.is_empty() && !rest.starts_with(['/', ':']) {
+        Ok(url.to_owned())
+    } else {
+        Err("must be like https://hub.example.com".to_owned())
+    }
+}
+
+fn domain_name(text: &str) -> Result<String, String> {
+    let domain = text.trim_matches('.').to_ascii_lowercase();
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    if domain.len() <= 253 && domain.split('.').all(label) {
+        Ok(domain)
+    } else {
+        Err("must be like share.example.com, without a scheme or a port".to_owned())
     }
 }
 

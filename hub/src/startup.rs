@@ -50,8 +50,10 @@ use crate::{
     limits::Limiter,
     links::Links,
     metrics::Metrics,
+    operator::{self, Socket},
     readers::Views,
     running::Running,
+    secrets::Secret,
     settings::Settings,
     tunnel_ports::{TunnelPortSettings, TunnelPorts},
 };
@@ -64,7 +66,7 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// A running hub.
 pub struct Hub {
-    pub core: Core,
+    pub core: Arc<Core>,
     pub ports: web::Data<Ports>,
     pub api_addr: SocketAddr,
     pub edge_addr: SocketAddr,
@@ -72,7 +74,7 @@ pub struct Hub {
     edge: Edge,
     tunnel_ports: TunnelPorts,
     api: actix_server::ServerHandle,
-    data_plane: runtime::Runtime,
+    data_plane: DataPlane,
     tasks: TaskTracker,
     stop: CancellationToken,
     signals: (Signal, Signal),
@@ -84,6 +86,29 @@ impl std::fmt::Debug for Hub {
             .field("api", &self.api_addr)
             .field("edge", &self.edge_addr)
             .finish_non_exhaustive()
+    }
+}
+
+/// The threads that bytes move on. A start that fails drops them where nothing may wait: they are left to end by
+/// themselves, and the failure is heard instead of a panic about it.
+struct DataPlane(Option<runtime::Runtime>);
+
+impl DataPlane {
+    fn start() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread().thread_name("data-plane").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &runtime::Handle {
+        self.0.as_ref().expect("there until it is dropped").handle()
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -130,7 +155,7 @@ impl Hub {
             .context("while asking the system for signals")?;
         let settings = Arc::new(settings);
         let data = settings.data.path.clone();
-        let core = Core::open_at(&data, clock).await?;
+        let core = Arc::new(Core::open_at(&data, clock).await?);
         let boot = Uuid::now_v7();
         let begun =
             NodeStarted { node: settings.node.clone(), boot, version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -138,7 +163,8 @@ impl Hub {
             .node(&settings.node, Who::system("hub"), node::Command::Start(begun))
             .await
             .map_err(|error| anyhow::anyhow!("the start could not be recorded: {error:?}"))?;
-        let admin_key = core.bootstrap(settings.admin_key.as_deref()).await?;
+        let show = |secret: &Secret| show_admin_key(&data, secret.reveal());
+        core.bootstrap(settings.admin_key.as_deref(), show).await?;
 
         let views = Views::start(&data, &core.log, Arc::clone(&core.routes), core.routes_position)
             .context("while opening the views")?;
@@ -149,11 +175,7 @@ impl Hub {
         let running = Arc::new(Running::default());
         let limiter = Arc::new(Limiter::new(LIMITER_KEYS_MAX));
         let draining = Arc::new(AtomicBool::new(false));
-        let data_plane = runtime::Builder::new_multi_thread()
-            .thread_name("data-plane")
-            .enable_all()
-            .build()
-            .context("while starting the data plane's threads")?;
+        let data_plane = DataPlane::start().context("while starting the data plane's threads")?;
         let gateway = Gateway::start(gateway::Parts {
             routes: Arc::clone(&core.routes),
             executor: core.executor.clone(),
@@ -257,6 +279,20 @@ impl Hub {
         });
         tasks.spawn_on(follower.run(stop.clone()), data_plane.handle());
         tasks.spawn_on(timekeeper.run(stop.clone()), data_plane.handle());
+        match Socket::bind(&data) {
+            Ok(socket) => {
+                let answers = operator::serve(socket, Arc::clone(&core), stop.clone());
+                tasks.spawn_on(answers, data_plane.handle());
+            }
+            // A hub on a file system without sockets is a hub yet.
+            Err(error) => {
+                let reason = format!("{error:#}");
+                tracing::warn!(
+                    reason,
+                    "no operator's socket: `hub key` and `hub workspace` need the hub stopped"
+                );
+            }
+        }
 
         // Lists of the first callers should show what there is; views that are far behind catch up in the open.
         let head = *core.log.head().borrow();
@@ -264,9 +300,6 @@ impl Hub {
             tracing::info!("the views are behind the log and catch up while the hub serves");
         }
         let api = serve_api(api_listener, &gateway, &settings, &ports)?;
-        if let Some(secret) = admin_key {
-            show_admin_key(&data, secret.reveal())?;
-        }
         Ok(Self {
             core,
             ports,
@@ -315,12 +348,12 @@ impl Hub {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
-            tracing::warn!("the follower did not end in time");
+            tracing::warn!("the follower, the timekeeper or the operator's socket did not end in time");
         }
         self.ports.recorder.close().await;
         self.ports.views.stop().await;
         self.core.close().await;
-        self.data_plane.shutdown_background();
+        drop(self.data_plane);
         tracing::info!("stopped");
     }
 }
@@ -333,10 +366,7 @@ fn edge_options(settings: &Settings, listen: SocketAddr) -> EdgeOptions {
         visitor_stall_ms: settings.visitor_stall_ms,
         upstream_timeout_ms: settings.upstream_timeout_ms,
         body_bytes_max: settings.body_bytes_max,
-        base_domain: settings
-            .base_domain
-            .as_ref()
-            .map(|domain| domain.trim_matches('.').to_ascii_lowercase()),
+        base_domain: settings.base_domain.clone(),
         scheme: if https { "https" } else { "http" }.to_owned(),
         trusted_proxies: settings.trusted_proxies.clone(),
         banner: settings.banner.is_on(),
@@ -406,14 +436,19 @@ fn show_admin_key(data: &Path, secret: &str) -> Result<()> {
         return writeln!(err, "admin key (shown once): {secret}").context("while showing the admin key");
     }
     let path = data.join("admin.key");
+    let writing = || format!("while writing {}", path.display());
+    // Whatever lies there, a link or a file that others may read: the key goes into a file of its own.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).with_context(writing),
+        Ok(()) | Err(_) => {}
+    }
     let mut file = std::fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&path)
-        .with_context(|| format!("while writing {}", path.display()))?;
-    writeln!(file, "{secret}").with_context(|| format!("while writing {}", path.display()))?;
+        .with_context(writing)?;
+    writeln!(file, "{secret}").and_then(|()| file.sync_all()).with_context(writing)?;
     tracing::info!("the admin key is in {}", path.display());
     Ok(())
 }

@@ -330,7 +330,11 @@ pub struct Success {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Health {
+    /// `ok` or `degraded`.
     pub status: String,
+    /// Why it is degraded: `log_unavailable`, `log_damaged`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub database: String,
     pub version: String,
     pub uptime: u64,

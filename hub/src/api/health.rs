@@ -5,23 +5,33 @@ use std::sync::atomic::Ordering;
 use actix_web::{HttpResponse, http::StatusCode, web};
 use schemas::rest::Health;
 
-use super::{Ports, error::ApiError};
+use super::{Ports, error::ApiError, problems::BodyOfItsOwn};
 
 fn summary(ports: &Ports) -> (Health, bool) {
-    let writable = ports.log.writable().is_ok();
+    let (writable, intact) = (ports.log.writable().is_ok(), ports.log.intact().is_ok());
+    let reason = match (writable, intact) {
+        (false, _) => Some("log_unavailable"),
+        (true, false) => Some("log_damaged"),
+        (true, true) => None,
+    };
     let health = Health {
-        status: if writable { "ok" } else { "degraded" }.to_owned(),
+        status: if reason.is_none() { "ok" } else { "degraded" }.to_owned(),
+        reason: reason.map(str::to_owned),
         database: if writable { "connected" } else { "read-only" }.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime: ports.started.elapsed().as_secs(),
     };
-    (health, writable)
+    (health, reason.is_none())
 }
 
-/// `GET /health`: 503 and `degraded` when the log cannot be written.
+/// `GET /health`: 503, `degraded` and a reason when the log cannot be written, or is not what was written. (A hub with a
+/// damaged log stays ready: what is intact is served.)
 pub async fn health(ports: web::Data<Ports>) -> HttpResponse {
     let (health, ok) = summary(&ports);
-    HttpResponse::build(if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }).json(health)
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = HttpResponse::build(status).json(health);
+    response.extensions_mut().insert(BodyOfItsOwn);
+    response
 }
 
 /// `GET /livez`: the process answers.

@@ -17,6 +17,10 @@ use uuid::Uuid;
 use super::{Ports, error::ApiError, limit};
 use crate::limits::Verdict;
 
+/// Put into a response's extensions: its body is the answer, whatever its status.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyOfItsOwn;
+
 /// The answer to a URL that the API does not have.
 pub async fn no_such_url(ports: web::Data<Ports>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     limit::count_public(&ports, &request)?;
@@ -47,7 +51,8 @@ pub async fn around<B: MessageBody + 'static>(
     // call would make routing panic: it wants the request for itself.)
     let response = next.call(request).await?.map_into_boxed_body();
     let status = response.status();
-    let mut response = if status.is_client_error() || status.is_server_error() {
+    let own_body = response.response().extensions().get::<BodyOfItsOwn>().is_some();
+    let mut response = if !own_body && (status.is_client_error() || status.is_server_error()) {
         let error = cause(&response);
         if status.is_server_error() {
             let internal = error.internal.as_deref().unwrap_or_default();

@@ -261,6 +261,10 @@ impl EventLog for Memory {
         self.log_id
     }
 
+    fn intact(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     fn writable(&self) -> Result<(), String> {
         let state = self.state.lock();
         if state.closed {

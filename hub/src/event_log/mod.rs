@@ -124,6 +124,10 @@ pub trait EventLog: fmt::Debug + Send + Sync + 'static {
     /// Whether appends can be acknowledged now, and if not, why (for `/readyz`).
     fn writable(&self) -> Result<(), String>;
 
+    /// Whether all that was read so far is what was written, by anybody and by the check in the background; if not,
+    /// the first damage (for `/health`). What is intact is served on.
+    fn intact(&self) -> Result<(), String>;
+
     /// Takes no more appends, seals the head, releases the lock. Idempotent.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

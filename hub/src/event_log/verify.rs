@@ -11,8 +11,8 @@ use std::{
 use domain::{recorded::Family, time::Timestamp};
 
 use super::segments::{
-    Chains, Damage, Found, IdentityError, Lock, LockError, SEAL_BYTES, Seal, Step, Walk, all_segments,
-    heads_hash, list_seals, log_dir, read_identity, stream_of,
+    Chains, Damage, Extent, FROM_THE_START, Found, IdentityError, Lock, LockError, SEAL_BYTES, Seal, Step,
+    Walk, all_segments, heads_hash, list_seals, log_dir, read_identity, stream_of,
 };
 use crate::keyring::seal_public_keys;
 
@@ -104,7 +104,7 @@ pub fn verify(data: &Path, expected_head: Option<&str>) -> Result<VerifyReport, 
     let sealed = seals.last().map_or(0, |seal| seal.seal.position);
 
     let mut check = Check { chains: Chains::default(), revisions: Default::default(), events: [0; 3] };
-    let mut walk = Walk::new(&segments, log_id, (0, 0, [None; 3]))?;
+    let mut walk = Walk::new(&segments, log_id, Extent::File, FROM_THE_START)?;
     let mut waiting = seals.iter().peekable();
     let mut expected_head_at = None;
     let unfinished_commit = loop {

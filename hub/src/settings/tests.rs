@@ -71,3 +71,26 @@ fn a_port_range_has_two_ports_the_smaller_first() {
         assert!(port_range(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn what_links_are_made_of_is_judged_at_the_start_and_kept_in_one_form() {
+    for good in ["https://hub.example.com/", "http://127.0.0.1:7070", "https://[::1]:8443/hub"] {
+        assert_eq!(web_url(good).unwrap(), good.trim_end_matches('/'));
+    }
+    for bad in [
+        "",
+        "hub.example.com",
+        "https://",
+        "ftp://x",
+        "https:///x",
+        "https://a b",
+        "https://u@x",
+        "https://x?y",
+    ] {
+        assert!(web_url(bad).is_err(), "{bad}");
+    }
+    assert_eq!(domain_name(".Share.Example.com.").unwrap(), "share.example.com");
+    for bad in ["", ".", "a..b", "https://x.example", "x.example:7080", "x y", "*.example.com"] {
+        assert!(domain_name(bad).is_err(), "{bad}");
+    }
+}

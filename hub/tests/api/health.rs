@@ -39,6 +39,36 @@ async fn metrics_count_what_happened_and_never_twice() {
 }
 
 #[actix::test]
+async fn a_hub_whose_log_is_damaged_says_so_and_serves_what_is_intact() {
+    let hub = Running::start().await;
+    let facts = hub.data.path().join("log").join("facts");
+    let segment = std::fs::read_dir(&facts)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .unwrap();
+    // Behind the hub's back, in the first event.
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[150] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let value = async || {
+        let page = hub.send(Method::GET, "/metrics", &[], None).await;
+        let text = page.body.as_str().unwrap().to_owned();
+        text.lines().find(|line| line.starts_with("pconnect_log_damaged ")).unwrap().to_owned()
+    };
+    assert_eq!(value().await, "pconnect_log_damaged 0");
+    hub.hub.core.log.read_all(0, domain::recorded::Families::ALL, 10).await.unwrap_err();
+    let health = hub.send(Method::GET, "/health", &[], None).await;
+    assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!((&health.body["status"], &health.body["reason"]), (&json!("degraded"), &json!("log_damaged")));
+    assert_eq!(health.body["database"], "connected");
+    assert_eq!(value().await, "pconnect_log_damaged 1");
+    assert_eq!(hub.send(Method::GET, "/readyz", &[], None).await.status, StatusCode::OK);
+    hub.tunnel("web").await;
+    hub.stop().await;
+}
+
+#[actix::test]
 async fn an_unknown_url_is_a_404_of_the_one_shape() {
     let hub = Running::start().await;
     let answer = hub.send(Method::GET, "/v1/nothing", &[("accept", "application/problem+json")], None).await;

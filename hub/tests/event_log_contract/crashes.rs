@@ -11,7 +11,7 @@ use hub::event_log::{
 
 use crate::support::{
     DAY_MS, NOON, accesses, any, append, copy_dir, event, facts, files_below, open, options, quick_dir,
-    read_everything, segments_of, small, try_small, used, workspace,
+    read_everything, segments_of, small, try_large, try_small, used, workspace,
 };
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn a_sealed_log_that_ends_early_is_refused() {
 #[tokio::test]
 async fn segments_roll_by_size_and_by_day_and_read_on() {
     let dir = tempfile::tempdir().unwrap();
-    let log = try_small(dir.path()).unwrap();
+    let log = try_large(dir.path()).unwrap();
     let mut last = NOON;
     for day in 0..3 {
         for n in 0..40 {
@@ -191,7 +191,7 @@ async fn segments_roll_by_size_and_by_day_and_read_on() {
         if !use_checkpoint {
             fs::remove_dir_all(dir.path().join("state")).unwrap();
         }
-        let log = try_small(dir.path()).unwrap();
+        let log = try_large(dir.path()).unwrap();
         assert_eq!(log.opened().from_checkpoint, use_checkpoint);
         assert_eq!(log.opened().events_read, if use_checkpoint { 0 } else { 122 });
         assert_eq!(read_everything(&log).await, before);
@@ -203,21 +203,21 @@ async fn segments_roll_by_size_and_by_day_and_read_on() {
 #[tokio::test]
 async fn a_checkpoint_is_used_when_it_fits_and_its_tail_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let log = try_small(dir.path()).unwrap();
+    let log = try_large(dir.path()).unwrap();
     for n in 0..10 {
         log.append(any(&facts(n % 3))).await.unwrap();
     }
     log.close().await;
     let state = dir.path().join("state");
     let kept = fs::read(state.join("index")).unwrap();
-    let log = try_small(dir.path()).unwrap();
+    let log = try_large(dir.path()).unwrap();
     for n in 0..30 {
         log.append(any(&if n % 2 == 0 { facts(n % 5) } else { accesses(n % 3) })).await.unwrap();
     }
     let events = read_everything(&log).await;
     log.close().await;
     fs::write(state.join("index"), kept).unwrap();
-    let log = try_small(dir.path()).unwrap();
+    let log = try_large(dir.path()).unwrap();
     assert!(log.opened().from_checkpoint);
     assert_eq!(log.opened().events_read, 30);
     assert_eq!(read_everything(&log).await, events);
@@ -229,7 +229,7 @@ async fn a_checkpoint_that_does_not_fit_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let (data, other) = (dir.path().join("data"), dir.path().join("other"));
     for path in [&data, &other] {
-        let log = try_small(path).unwrap();
+        let log = try_large(path).unwrap();
         for n in 0..10 {
             log.append(any(&facts(n % 3))).await.unwrap();
         }
@@ -238,7 +238,7 @@ async fn a_checkpoint_that_does_not_fit_is_ignored() {
     let index = data.join("state").join("index");
     let whole = fs::read(&index).unwrap();
     let events = {
-        let log = try_small(&data).unwrap();
+        let log = try_large(&data).unwrap();
         assert!(log.opened().from_checkpoint);
         read_everything(&log).await
     };
@@ -255,7 +255,7 @@ async fn a_checkpoint_that_does_not_fit_is_ignored() {
     wrong.push(Vec::new());
     for (n, bytes) in wrong.into_iter().enumerate() {
         fs::write(&index, bytes).unwrap();
-        let log = try_small(&data).unwrap();
+        let log = try_large(&data).unwrap();
         assert!(!log.opened().from_checkpoint, "case {n}");
         assert_eq!(read_everything(&log).await, events);
         log.close().await;
@@ -266,21 +266,21 @@ async fn a_checkpoint_that_does_not_fit_is_ignored() {
 async fn a_checkpoint_of_a_longer_log_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let (data, backup) = (dir.path().join("data"), dir.path().join("backup"));
-    let log = try_small(&data).unwrap();
+    let log = try_large(&data).unwrap();
     log.append(any(&facts(1))).await.unwrap();
     log.close().await;
     copy_dir(&data, &backup);
-    let log = try_small(&data).unwrap();
+    let log = try_large(&data).unwrap();
     log.append(any(&facts(1))).await.unwrap();
     log.close().await;
     // A restored backup, with state that somebody copied from the newer directory; then written on differently.
     fs::copy(data.join("state").join("index"), backup.join("state").join("index")).unwrap();
-    let log = try_small(&backup).unwrap();
+    let log = try_large(&backup).unwrap();
     assert!(!log.opened().from_checkpoint);
     log.append(any(&facts(1))).await.unwrap();
     log.close().await;
     fs::copy(data.join("state").join("index"), backup.join("state").join("index")).unwrap();
-    let log = try_small(&backup).unwrap();
+    let log = try_large(&backup).unwrap();
     assert!(!log.opened().from_checkpoint, "the same position, another history");
     assert_eq!(read_everything(&log).await.len(), 2);
 }

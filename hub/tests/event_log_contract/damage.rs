@@ -5,16 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::recorded::Recorded;
+use domain::recorded::{Families, Recorded};
 use hub::event_log::{
     EventLog, Expected,
-    segments::OpenError,
+    segments::{OpenError, Options, Segments},
     verify::{VerifyFailure, verify},
 };
 
 use crate::support::{
-    accesses, any, append, copy_dir, facts, files_below, quick_dir, read_everything, segments_of, try_small,
-    used,
+    accesses, any, append, copy_dir, eventually, facts, files_below, large, quick_dir, read_everything,
+    segments_of, try_large, try_small, used,
 };
 
 /// A log of some commits, closed or as a kill leaves it.
@@ -63,7 +63,14 @@ async fn flip_every_byte(image: &Path, events: &[Recorded]) {
             }
             let copy = image.with_extension("copy");
             copy_dir(image, &copy);
-            if let Ok(log) = try_small(&copy) {
+            if is_segment && at < meaningful {
+                let refused = try_small(&copy).map(drop).unwrap_err();
+                let OpenError::Damaged(damage) = &refused else { panic!("{name:?} {at}: {refused}") };
+                let there = file.strip_prefix(image).unwrap();
+                assert_eq!(damage.file.strip_prefix(&copy).unwrap(), there, "byte {at}");
+            }
+            // A start from a checkpoint may not see it: then nobody reads a wrong event.
+            if let Ok(log) = try_large(&copy) {
                 let read = log.read_all(0, domain::recorded::Families::ALL, 100).await;
                 assert!(
                     read.as_ref().is_ok_and(|read| read == events) || (read.is_err() && verified.is_err()),
@@ -190,6 +197,95 @@ async fn damage_in_the_middle_is_refused_and_the_event_is_named() {
     fs::write(&segments[1], &whole).unwrap();
     fs::remove_file(segments.last().unwrap()).unwrap();
     refused_at(&data, &segments[segments.len() - 2]);
+}
+
+/// A closed log of several segments, with a checkpoint; its events and the segments of its facts.
+async fn log_of_many_segments(data: &Path) -> (Vec<Recorded>, Vec<PathBuf>) {
+    let log = try_small(data).unwrap();
+    for n in 0..100 {
+        log.append(any(&facts(n % 7))).await.unwrap();
+    }
+    let events = read_everything(&log).await;
+    log.close().await;
+    let segments = segments_of(data, "facts");
+    assert!(segments.len() > 3);
+    (events, segments)
+}
+
+/// Changes one byte of an event in this segment; answers the event.
+fn damage_in<'a>(segment: &Path, events: &'a [Recorded]) -> &'a Recorded {
+    let mut bytes = fs::read(segment).unwrap();
+    let first = segment.file_name().unwrap().to_str().unwrap()[..20].parse::<u64>().unwrap();
+    let victim = events.iter().find(|event| event.position == first + 1).unwrap();
+    let at = bytes.windows(16).position(|window| window == victim.id.uuid().as_bytes()).unwrap();
+    let at = at + bytes[at..].windows(3).position(|window| window == b"{\"n").unwrap();
+    bytes[at] ^= 4;
+    fs::write(segment, bytes).unwrap();
+    victim
+}
+
+#[tokio::test]
+async fn damage_in_an_old_segment_is_refused_although_a_checkpoint_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (events, segments) = log_of_many_segments(dir.path()).await;
+    assert!(dir.path().join("state").join("index").is_file());
+    let victim = damage_in(&segments[1], &events);
+    let Err(OpenError::Damaged(damage)) = try_small(dir.path()) else { panic!("opened") };
+    assert_eq!((&damage.file, damage.event), (&segments[1], Some(victim.id)));
+    refused_at(dir.path(), &segments[1]);
+}
+
+#[tokio::test]
+async fn damage_that_a_start_did_not_read_is_found_in_the_background_and_the_rest_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let (events, segments) = log_of_many_segments(dir.path()).await;
+    let victim = damage_in(&segments[1], &events);
+    let log = try_large(dir.path()).unwrap();
+    assert!(log.opened().from_checkpoint);
+    eventually("the damage is reported", || log.intact().is_err()).await;
+    let said = log.intact().unwrap_err();
+    for part in [segments[1].to_str().unwrap(), "byte", &victim.id.to_string()] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert_eq!(log.read_all(0, Families::ALL, 2).await.unwrap(), events[..2]);
+    log.append(any(&facts(1))).await.unwrap();
+    assert_eq!(log.writable(), Ok(()));
+    log.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_meets_damage_makes_it_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let (events, segments) = log_of_many_segments(dir.path()).await;
+    let victim = damage_in(&segments[2], &events);
+    // The check in the background has not come that far.
+    let slow = Options { scrub_bytes_per_s: 1, ..large(dir.path()) };
+    let log = Segments::open(dir.path(), slow).unwrap();
+    assert_eq!(log.intact(), Ok(()));
+    log.read_stream(&victim.stream, victim.revision, 1).await.unwrap_err();
+    assert!(log.intact().unwrap_err().contains(segments[2].to_str().unwrap()));
+    // Nor does anybody wait for it.
+    log.close().await;
+}
+
+#[tokio::test]
+async fn the_check_in_the_background_reads_all_that_a_start_did_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (events, segments) = log_of_many_segments(dir.path()).await;
+    let log = try_large(dir.path()).unwrap();
+    let stats = log.stats();
+    let committed: usize = segments.iter().map(|segment| used(segment) - 64).sum();
+    let read = || stats.scrubbed_bytes.load(std::sync::atomic::Ordering::Relaxed);
+    // While it is at work the log goes on, in the very segment where it will end.
+    for _ in 0..20 {
+        log.append(any(&facts(1))).await.unwrap();
+    }
+    eventually("everything is read", || read() == committed as u64).await;
+    assert_eq!(log.intact(), Ok(()));
+    assert_eq!(read_everything(&log).await[..100], events);
+    log.close().await;
+    assert_eq!(read(), committed as u64);
+    verify(dir.path(), None).unwrap();
 }
 
 #[tokio::test]

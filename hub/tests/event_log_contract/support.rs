@@ -78,12 +78,21 @@ pub(crate) fn small(data: &Path) -> Options {
     }
 }
 
+/// The same, taken for a large log: it starts from its checkpoint, and the rest is checked in the background.
+pub(crate) fn large(data: &Path) -> Options {
+    Options { read_whole_bytes_max: 0, ..small(data) }
+}
+
 pub(crate) fn open(data: &Path) -> SharedLog {
     Arc::new(Segments::open(data, options(data)).unwrap())
 }
 
 pub(crate) fn try_small(data: &Path) -> Result<Segments, OpenError> {
     Segments::open(data, small(data))
+}
+
+pub(crate) fn try_large(data: &Path) -> Result<Segments, OpenError> {
+    Segments::open(data, large(data))
 }
 
 pub(crate) async fn read_everything(log: &dyn EventLog) -> Vec<Recorded> {

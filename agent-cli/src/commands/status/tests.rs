@@ -15,6 +15,7 @@ fn status_shows_hub_workspace_agent_and_services() {
     let mut found = Found {
         hub: "http://127.0.0.1:7070/".to_owned(),
         health: Health {
+            reason: None,
             status: "ok".to_owned(),
             database: "connected".to_owned(),
             version: "0.1.0".to_owned(),

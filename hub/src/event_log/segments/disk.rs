@@ -78,9 +78,9 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), PathError> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// The bytes from `offset` to the end of the file.
-pub(crate) fn read_from(file: &File, offset: u64) -> io::Result<Vec<u8>> {
-    let length = file.metadata()?.len().saturating_sub(offset);
+/// The bytes from `offset` to `end`, or to the end of the file if that comes first.
+pub(crate) fn read_between(file: &File, offset: u64, end: u64) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len().min(end).saturating_sub(offset);
     let mut bytes = vec![0; usize::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?];
     file.read_exact_at(&mut bytes, offset)?;
     Ok(bytes)

@@ -55,7 +55,7 @@ pub(crate) fn segment_path(data: &Path, family: Family, first_position: u64, day
 
 /// The exclusive right to a data directory; released when dropped, also by the death of the process.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "holding the file open is what holds the lock")] File);
+pub struct Lock(#[expect(dead_code, reason = "holding the file open is what holds the lock")] File);
 
 /// Why there is no lock.
 #[derive(Debug)]

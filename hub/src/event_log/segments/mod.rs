@@ -7,6 +7,7 @@
 //! | `writer`, `output`, `filler` | judge and place, write and sync, make segments ready ahead |
 //! | `index`, `reader`, `checkpoint` | what is where (derived), reading, a start without reading everything |
 //! | `scan`, `recovery` | walk the whole log; what to drop or refuse after a crash |
+//! | `scrub` | reads, behind everybody's back, what a start did not |
 //! | `seals`, `keeper` | signed heads, every second |
 //!
 //! Invariants: acknowledged means synced; the index knows nothing that is not durable; positions are handed out in the
@@ -26,6 +27,7 @@ mod published;
 mod reader;
 mod recovery;
 mod scan;
+mod scrub;
 mod seals;
 mod stats;
 mod writer;
@@ -47,9 +49,10 @@ pub use scan::Damage;
 pub use stats::{EVENTS_BOUNDS, LATENCY_BOUNDS_US, LogStats};
 
 pub(crate) use chain::{Chains, heads_hash};
-pub(crate) use files::{IdentityError, Lock, LockError, log_dir, read_identity};
+pub use files::Lock;
+pub(crate) use files::{IdentityError, LockError, log_dir, read_identity};
 pub(crate) use recovery::all_segments;
-pub(crate) use scan::{Found, Step, Walk, stream_of};
+pub(crate) use scan::{Extent, FROM_THE_START, Found, Step, Walk, stream_of};
 pub(crate) use seals::{SEAL_BYTES, Seal, list as list_seals};
 
 use self::{
@@ -57,6 +60,7 @@ use self::{
     keeper::Keeper,
     output::{Output, Sizes},
     published::{Health, Shared},
+    scrub::Scrub,
     seals::Sealer,
     writer::{Message, Request, Writer},
 };
@@ -67,6 +71,11 @@ use crate::keyring::Keyring;
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// What an append takes of the queue besides its frames.
 const REQUEST_BYTES: usize = 512;
+
+/// A start reads a log of at most this size whole, so that it notices damage anywhere in it: a third of a second.
+const READ_WHOLE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// What the scrub of a larger log reads in a second: a twentieth of a core, and little of any disk.
+const SCRUB_BYTES_PER_S: u64 = 32 * 1024 * 1024;
 
 /// How to open a log.
 #[derive(Debug, Clone)]
@@ -79,6 +88,11 @@ pub struct Options {
     pub segment_bytes_max: u64,
     /// How often the head is sealed when it moved.
     pub seal_every: Duration,
+    /// A log whose segments together are larger starts from its checkpoint, if it has one that fits, and the rest is
+    /// checked while the log is in use.
+    pub read_whole_bytes_max: u64,
+    /// How fast that check goes.
+    pub scrub_bytes_per_s: u64,
     /// Where tests let the disk fail.
     pub disk: Arc<dyn Disk>,
 }
@@ -91,6 +105,8 @@ impl Options {
             segment_bytes_min: 1024 * 1024,
             segment_bytes_max: 32 * 1024 * 1024,
             seal_every: Duration::from_secs(1),
+            read_whole_bytes_max: READ_WHOLE_BYTES_MAX,
+            scrub_bytes_per_s: SCRUB_BYTES_PER_S,
             disk: Arc::new(SystemDisk),
         }
     }
@@ -130,27 +146,44 @@ pub struct Segments {
     room: Arc<Semaphore>,
     closed: watch::Receiver<bool>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    scrub: Mutex<Option<Scrub>>,
     opened: Opened,
 }
 
 impl Segments {
+    /// Takes the exclusive right to a data directory, which is made when missing. Whoever changes anything there (the
+    /// keyring too, by opening it) has it first.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`], or the disk.
+    pub fn lock(data: &Path) -> Result<Lock, OpenError> {
+        std::fs::create_dir_all(data).map_err(|source| PathError { path: data.to_owned(), source })?;
+        Lock::take(data).map_err(|error| match error {
+            LockError::InUse => OpenError::InUse(data.to_owned()),
+            LockError::Io(error) => OpenError::Io(error),
+        })
+    }
+
+    /// Locks the data directory and opens its log.
+    ///
+    /// # Errors
+    /// As [`Segments::lock`] and [`Segments::open_locked`].
+    pub fn open(data: &Path, options: Options) -> Result<Self, OpenError> {
+        Self::open_locked(Self::lock(data)?, data, options)
+    }
+
     /// Opens the log in `<data>/log`, or makes one. Blocks: seconds after a crash of a large log without checkpoint.
     ///
     /// # Errors
-    /// [`OpenError`]: in use, damaged (file, offset and event are named, nothing was changed), or the disk.
-    pub fn open(data: &Path, options: Options) -> Result<Self, OpenError> {
+    /// [`OpenError`]: damaged (file, offset and event are named, nothing was changed), or the disk.
+    pub fn open_locked(lock: Lock, data: &Path, options: Options) -> Result<Self, OpenError> {
         let began = Instant::now();
-        std::fs::create_dir_all(data).map_err(|source| PathError { path: data.to_owned(), source })?;
-        let lock = Lock::take(data).map_err(|error| match error {
-            LockError::InUse => OpenError::InUse(data.to_owned()),
-            LockError::Io(error) => OpenError::Io(error),
-        })?;
         files::make_dirs(data)?;
         let log_id = identity(data)?;
         let sealed = seals::highest(data, log_id)?;
-        let recovered = recovery::recover(data, log_id, sealed)?;
+        let recovered = recovery::recover(data, log_id, sealed, options.read_whole_bytes_max)?;
         let opened = Opened {
-            from_checkpoint: recovered.from_checkpoint,
+            from_checkpoint: recovered.unread.is_some(),
             events_read: recovered.events_read,
             took: began.elapsed(),
         };
@@ -161,6 +194,7 @@ impl Segments {
             index: recovered.index,
             durable: Mutex::new(recovered.durable),
             health: Mutex::new(Health::Writable),
+            damage: Mutex::new(None),
             stats: Arc::default(),
         });
         let (queue, messages) = mpsc::channel();
@@ -188,7 +222,13 @@ impl Segments {
             })
             .map_err(thread_error)?;
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
-        Ok(Self { shared, queue, room, closed, writer: Mutex::new(Some(thread)), opened })
+        let scrub = recovered
+            .unread
+            .map(|unread| Scrub::start(Arc::clone(&shared), unread, options.scrub_bytes_per_s))
+            .transpose()
+            .map_err(thread_error)?;
+        let (writer, scrub) = (Mutex::new(Some(thread)), Mutex::new(scrub));
+        Ok(Self { shared, queue, room, closed, writer, scrub, opened })
     }
 
     /// Counters for metrics.
@@ -243,6 +283,9 @@ impl Segments {
 
     fn begin_close(&self) {
         self.room.close();
+        if let Some(scrub) = &*self.scrub.lock() {
+            scrub.begin_stop();
+        }
         // An error means that the writer is gone already.
         drop(self.queue.send(Message::Close));
     }
@@ -252,6 +295,17 @@ impl Segments {
         if writer.is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the log's writer panicked");
         }
+        if let Some(scrub) = self.scrub.lock().take() {
+            scrub.join();
+        }
+    }
+
+    /// Passes on what a read says; one that met damage is remembered.
+    fn heeded<T>(shared: &Shared, read: Result<T, ReadError>) -> Result<T, ReadError> {
+        if let Err(ReadError::Damaged(damage)) = &read {
+            shared.note_damage(damage);
+        }
+        read
     }
 }
 
@@ -303,7 +357,10 @@ impl EventLog for Segments {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Recorded>, ReadError>> {
         let (shared, stream) = (Arc::clone(&self.shared), stream.clone());
-        off_runtime(move || reader::read_stream(&shared, &stream, from_revision, limit)).boxed()
+        off_runtime(move || {
+            Self::heeded(&shared, reader::read_stream(&shared, &stream, from_revision, limit))
+        })
+        .boxed()
     }
 
     fn read_all(
@@ -313,7 +370,7 @@ impl EventLog for Segments {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Recorded>, ReadError>> {
         let shared = Arc::clone(&self.shared);
-        off_runtime(move || reader::read_all(&shared, after, families, limit)).boxed()
+        off_runtime(move || Self::heeded(&shared, reader::read_all(&shared, after, families, limit))).boxed()
     }
 
     fn head(&self) -> watch::Receiver<u64> {
@@ -326,6 +383,10 @@ impl EventLog for Segments {
 
     fn writable(&self) -> Result<(), String> {
         self.shared.health.lock().check()
+    }
+
+    fn intact(&self) -> Result<(), String> {
+        self.shared.damage.lock().clone().map_or(Ok(()), Err)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -65,6 +65,20 @@ pub(crate) struct Shared {
     /// Locked by the writer for a few assignments per commit.
     pub(crate) durable: Mutex<Durable>,
     pub(crate) health: Mutex<Health>,
+    /// The first damage that anybody met while this log was open.
+    pub(crate) damage: Mutex<Option<String>>,
     pub(crate) head: watch::Sender<u64>,
     pub(crate) stats: Arc<LogStats>,
+}
+
+impl Shared {
+    /// Remembers that what stands in the log is not what was written, and tells the operator. What is intact is served
+    /// on: the place may be one that nobody ever reads again.
+    pub(crate) fn note_damage(&self, damage: &str) {
+        let mut first = self.damage.lock();
+        if first.is_none() {
+            tracing::error!(damage, "the event log is damaged; stop the hub, keep a copy, run `hub verify`");
+            *first = Some(damage.to_owned());
+        }
+    }
 }

@@ -1,4 +1,7 @@
-//! Opens the segments: walks them (or the tail after a checkpoint), drops what was never acknowledged, or refuses.
+//! Opens the segments: walks them, drops what was never acknowledged, or refuses.
+//!
+//! A log of at most so many bytes is read whole, checkpoint or not: damage anywhere in it is refused. Of a larger one
+//! only the tail after the checkpoint is; the scrub reads the rest while the log is in use.
 
 use std::{fs, os::unix::fs::FileExt, path::Path, sync::Arc};
 
@@ -10,7 +13,8 @@ use super::{
     files::{SEGMENT_HEADER_BYTES, Segment, family_dir, list_segments, spare_path},
     index::{Index, Location},
     published::{Durable, End},
-    scan::{AllSegments, Cut, Damage, Found, Resume, Step, Walk, stream_of},
+    scan::{AllSegments, Cut, Damage, Extent, Found, Resume, Step, Walk, stream_of},
+    scrub::Unread,
 };
 
 /// The log as it was found, ready to be written on.
@@ -18,14 +22,20 @@ use super::{
 pub(crate) struct Recovered {
     pub(crate) durable: Durable,
     pub(crate) index: Index,
-    /// Whether the index came from a checkpoint.
-    pub(crate) from_checkpoint: bool,
+    /// What a checkpoint spared this start to read.
+    pub(crate) unread: Option<Unread>,
     /// Events that had to be read.
     pub(crate) events_read: u64,
 }
 
-/// Recovers the log in a locked data directory. `sealed` is the highest position that a seal acknowledges.
-pub(crate) fn recover(data: &Path, log_id: uuid::Uuid, sealed: u64) -> Result<Recovered, OpenError> {
+/// Recovers the log in a locked data directory. `sealed` is the highest position that a seal acknowledges; with more
+/// than `read_whole_bytes_max` bytes of segments a checkpoint is used if there is one that fits.
+pub(crate) fn recover(
+    data: &Path,
+    log_id: uuid::Uuid,
+    sealed: u64,
+    read_whole_bytes_max: u64,
+) -> Result<Recovered, OpenError> {
     for family in Family::ALL {
         let spare = spare_path(data, family);
         if spare.exists() {
@@ -33,15 +43,18 @@ pub(crate) fn recover(data: &Path, log_id: uuid::Uuid, sealed: u64) -> Result<Re
         }
     }
     let segments = all_segments(data)?;
+    let loaded =
+        (bytes_of(&segments)? > read_whole_bytes_max).then(|| checkpoint::load(data, log_id, &segments));
     // A checkpoint that does not fit what follows it, or saw more than there is, is not of this log.
-    let resumed = checkpoint::load(data, log_id, &segments).and_then(|loaded| {
+    let resumed = loaded.flatten().and_then(|loaded| {
         let reaches = loaded.reaches;
-        let resumed = read_on(log_id, sealed, &segments, loaded.durable, loaded.index, true);
+        let unread = Unread::before(&loaded.durable);
+        let resumed = read_on(log_id, sealed, &segments, loaded.durable, loaded.index, Some(unread));
         resumed.ok().filter(|(recovered, _)| recovered.durable.position >= reaches)
     });
     let (mut recovered, cuts) = match resumed {
         Some(resumed) => resumed,
-        None => read_on(log_id, sealed, &segments, Durable::default(), Index::default(), false)?,
+        None => read_on(log_id, sealed, &segments, Durable::default(), Index::default(), None)?,
     };
     apply_cuts(data, &mut recovered, &segments, &cuts)?;
     Ok(recovered)
@@ -54,19 +67,25 @@ pub(crate) fn all_segments(data: &Path) -> Result<AllSegments, PathError> {
     Ok([of(Family::Facts)?, of(Family::Accesses)?, of(Family::Deliveries)?])
 }
 
+fn bytes_of(segments: &AllSegments) -> Result<u64, PathError> {
+    let length =
+        |segment: &Arc<Segment>| fs::metadata(&segment.path).at(&segment.path).map(|file| file.len());
+    segments.iter().flatten().map(length).sum()
+}
+
 fn read_on(
     log_id: uuid::Uuid,
     sealed: u64,
     segments: &AllSegments,
     mut durable: Durable,
     index: Index,
-    from_checkpoint: bool,
+    unread: Option<Unread>,
 ) -> Result<(Recovered, Vec<Cut>), Damage> {
     for family in Family::ALL {
         index.family(family).write().segments = segments[family as usize].clone();
     }
     let from = durable.ends.map(|end| end.map(|end| end.at));
-    let mut walk = Walk::new(segments, log_id, (durable.commit, durable.position, from))?;
+    let mut walk = Walk::new(segments, log_id, Extent::File, (durable.commit, durable.position, from))?;
     let mut events_read = 0;
     let cuts = loop {
         let mut take = |found: Found<'_>| {
@@ -99,7 +118,7 @@ fn read_on(
             unreadable: true,
         })?;
     }
-    Ok((Recovered { durable, index, from_checkpoint, events_read }, cuts))
+    Ok((Recovered { durable, index, unread, events_read }, cuts))
 }
 
 fn take_event(found: Found<'_>, durable: &mut Durable, index: &Index) -> Result<(), &'static str> {

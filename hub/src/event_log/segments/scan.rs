@@ -10,12 +10,12 @@ use domain::{
 };
 
 use super::{
-    disk::read_from,
+    disk::read_between,
     files::{SEGMENT_HEADER_BYTES, Segment, segment_header},
     frame::{self, EventView, Mark, Parsed, is_zero},
 };
 
-pub(crate) use walk::{Cut, Step, Walk};
+pub(crate) use walk::{Cut, FROM_THE_START, Step, Walk};
 
 /// What is wrong with a log, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,15 @@ pub(crate) struct Resume {
     pub(crate) offset: u64,
 }
 
+/// How far a walk reads in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of the file, whatever it holds: the log stands still.
+    File,
+    /// What is committed: beyond that the writer may be at work.
+    Committed,
+}
+
 /// The segments of every family, in the order of [`Family::ALL`].
 pub(crate) type AllSegments = [Vec<Arc<Segment>>; 3];
 
@@ -102,6 +111,7 @@ struct Scan<'a> {
     family: Family,
     segments: &'a [Arc<Segment>],
     log_id: uuid::Uuid,
+    extent: Extent,
     at: usize,
     /// The bytes of segment `at` from `base` on.
     data: Vec<u8>,
@@ -113,11 +123,12 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn new(family: Family, segments: &'a [Arc<Segment>], log_id: uuid::Uuid) -> Self {
+    fn new(family: Family, segments: &'a [Arc<Segment>], log_id: uuid::Uuid, extent: Extent) -> Self {
         Self {
             family,
             segments,
             log_id,
+            extent,
             at: 0,
             data: Vec::new(),
             base: 0,
@@ -147,7 +158,11 @@ impl<'a> Scan<'a> {
 
     fn read(&self, offset: u64) -> Result<Vec<u8>, Damage> {
         let segment = &self.segments[self.at];
-        segment.open().and_then(|file| read_from(&file, offset)).map_err(|error| Damage {
+        let end = match self.extent {
+            Extent::File => u64::MAX,
+            Extent::Committed => segment.end(),
+        };
+        segment.open().and_then(|file| read_between(&file, offset, end)).map_err(|error| Damage {
             unreadable: true,
             ..self.damage(offset, &format!("it cannot be read: {error}"))
         })

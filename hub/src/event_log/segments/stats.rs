@@ -25,6 +25,8 @@ pub struct LogStats {
     pub refused: AtomicU64,
     /// Signed seals written.
     pub seals: AtomicU64,
+    /// Bytes of old segments that the check in the background has read.
+    pub scrubbed_bytes: AtomicU64,
     /// How many commits had how many events (not cumulative).
     pub events_per_commit: [AtomicU64; EVENTS_BOUNDS.len() + 1],
     /// How long acknowledged appends took from queue to durable (not cumulative).

@@ -15,7 +15,7 @@ use domain::recorded::Family;
 
 use super::{
     super::frame::{self, MARK_MAGIC, Mark, Parsed, TRAILER, is_zero},
-    Ahead, AllSegments, Damage, Found, Part, Resume, Scan,
+    Ahead, AllSegments, Damage, Extent, Found, Part, Resume, Scan,
 };
 
 /// The smallest piece that a disk writes whole.
@@ -28,6 +28,12 @@ pub(crate) struct Cut {
     pub(crate) segment: usize,
     pub(crate) offset: u64,
 }
+
+/// What is behind a walk when it begins: a commit, the position of its last event, and where each family goes on.
+pub(crate) type Start = (u64, u64, [Option<Resume>; 3]);
+
+/// Nothing is.
+pub(crate) const FROM_THE_START: Start = (0, 0, [None; 3]);
 
 /// One step of a walk.
 #[derive(Debug)]
@@ -51,17 +57,18 @@ pub(crate) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Walks on after `commit`, whose last event has `position`; from the start with `(0, 0, [None; 3])`.
+    /// Walks on after `commit`, whose last event has `position`; from the start with [`FROM_THE_START`].
     ///
     /// # Errors
     /// [`Damage`] that the first look shows.
     pub(crate) fn new(
         segments: &'a AllSegments,
         log_id: uuid::Uuid,
-        (commit, position, from): (u64, u64, [Option<Resume>; 3]),
+        extent: Extent,
+        (commit, position, from): Start,
     ) -> Result<Self, Damage> {
         let scan = |family: Family| -> Result<Scan<'a>, Damage> {
-            let mut scan = Scan::new(family, &segments[family as usize], log_id);
+            let mut scan = Scan::new(family, &segments[family as usize], log_id, extent);
             scan.start(from[family as usize])?;
             Ok(scan)
         };
@@ -186,8 +193,10 @@ impl<'a> Walk<'a> {
     }
 
     fn ends_early(&self, sealed: u64) -> Damage {
-        let reason =
-            format!("the log ends at position {}, but a seal covers position {sealed}", self.position);
+        let reason = format!(
+            "the log ends at position {}, but a seal or a checkpoint covers position {sealed}",
+            self.position
+        );
         let stopped = self.scans.iter().find_map(|scan| scan.stop_damage(self.position + 1));
         let at = stopped.or_else(|| {
             let scan = self
