@@ -50,11 +50,19 @@ impl Caller {
         if granted {
             return Ok(());
         }
-        Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "scope_missing",
-            format!("This needs a key with the scope `{}`.", needed.name()),
-        ))
+        Err(scope_missing(needed))
+    }
+
+    /// Goes on only with a key that has a permission. An agent's own token makes no agents: they would outlive the key
+    /// that it came from, and its own end.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn require_key(&self, needed: Scope) -> Result<(), ApiError> {
+        match self.by {
+            By::Key { .. } => self.require(needed),
+            By::Agent(_) => Err(scope_missing(needed)),
+        }
     }
 
     /// The author of what this caller causes.
@@ -88,14 +96,16 @@ impl FromRequest for Caller {
     }
 }
 
-/// Counts as well: a caller by its key, a failure by its address, so that guessing is slow.
+/// Counts as well: a caller by its key or agent, a failure by its address, so that guessing is slow.
 fn identified(request: &HttpRequest) -> Result<Caller, ApiError> {
     let ports = request.app_data::<web::Data<Ports>>().expect("every App of the API carries its ports");
     match identify(ports, request) {
         Ok(caller) => {
-            if let Some(id) = caller.key_id() {
-                limit::count_key(ports, request, id)?;
-            }
+            let id = match &caller.by {
+                By::Key { id, .. } => id.uuid(),
+                By::Agent(id) => id.uuid(),
+            };
+            limit::count_caller(ports, request, id)?;
             Ok(caller)
         }
         Err(error) => limit::count_public(ports, request).and(Err(error)),
@@ -145,6 +155,11 @@ fn secret_of(request: &HttpRequest) -> Result<&str, ApiError> {
         )),
         (Some(_), _) | (None, Some(_)) => Err(invalid()),
     }
+}
+
+fn scope_missing(needed: Scope) -> ApiError {
+    let words = format!("This needs a key with the scope `{}`.", needed.name());
+    ApiError::new(StatusCode::FORBIDDEN, "scope_missing", words)
 }
 
 fn invalid() -> ApiError {
