@@ -83,6 +83,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let words = words.split(" at line ").next().unwrap_or(&words);
         match named(words) {
             Some((field, "unknown field")) => ApiError::field(field, "is no field of this request"),
+            Some((field, "duplicate field")) => ApiError::field(field, "is given twice"),
             Some((field, _)) => ApiError::field(field, "is required"),
             None => {
                 ApiError::field(if path == "." { "body" } else { &path }, format_args!("is wrong: {words}"))
@@ -101,7 +102,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 
 /// The field that serde names in its words, and what it says of it.
 fn named(words: &str) -> Option<(&str, &'static str)> {
-    ["unknown field", "missing field"].into_iter().find_map(|what| {
+    ["unknown field", "missing field", "duplicate field"].into_iter().find_map(|what| {
         let rest = words.strip_prefix(what)?.strip_prefix(" `")?;
         Some((rest.split('`').next()?, what))
     })
@@ -118,6 +119,7 @@ mod tests {
         for (text, field) in [
             (r#"{"target":"a:1","agentId":"x","colour":1}"#, "colour"),
             (r#"{"target":"a:1"}"#, "agentId"),
+            (r#"{"target":"a:1","agentId":"x","agentId":"y"}"#, "agentId"),
             (r#"{"target":"a:1","agentId":7}"#, "agentId"),
             (r#"{"target":"a:1","agentId":"x","isPublic":"yes"}"#, "isPublic"),
             ("[]", "body"),
