@@ -6,8 +6,8 @@ use actix_web::{
     http::{StatusCode, header},
     web::Bytes,
 };
-use futures_util::{FutureExt as _, future::LocalBoxFuture};
-use serde::de::DeserializeOwned;
+use futures_util::{FutureExt as _, TryFutureExt as _, future::LocalBoxFuture};
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::error::ApiError;
 
@@ -49,6 +49,29 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
             Ok(Self { value, bytes })
         }
         .boxed_local()
+    }
+}
+
+/// The body of a request that has nothing to say: none, or an empty object.
+#[derive(Debug)]
+pub struct Nothing;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
+
+impl FromRequest for Nothing {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, Self::Error>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let is_absent = !request.headers().contains_key(header::CONTENT_TYPE)
+            && !request.headers().contains_key(header::TRANSFER_ENCODING)
+            && request.headers().get(header::CONTENT_LENGTH).is_none_or(|length| length == "0");
+        if is_absent {
+            return std::future::ready(Ok(Self)).boxed_local();
+        }
+        Body::<NoFields>::from_request(request, payload).map_ok(|_| Self).boxed_local()
     }
 }
 

@@ -69,6 +69,24 @@ async fn every_url_answers_its_methods_and_says_which_these_are() {
 }
 
 #[actix::test]
+async fn a_check_takes_no_body_or_an_empty_object_and_nothing_else() {
+    let hub = Running::start().await;
+    let path = format!("/v1/services/{}/check", hub.tunnel("web").await.text("id"));
+    let key = [("x-api-key", ADMIN)];
+    for body in [None, Some(json!({}))] {
+        let answer = hub.send(Method::POST, &path, &key, body).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "agent_offline"));
+    }
+    let refused = hub.send(Method::POST, &path, &key, Some(json!({ "timeoutMs": 1 }))).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(refused.body["details"][0]["field"], "timeoutMs");
+    let text = [("x-api-key", ADMIN), ("content-type", "text/plain")];
+    let refused = hub.send(Method::POST, &path, &text, None).await;
+    assert_eq!(refused.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    hub.stop().await;
+}
+
+#[actix::test]
 async fn a_parameter_that_is_given_twice_or_is_no_cursor_is_refused() {
     let hub = Running::start().await;
     for (path, field) in [
