@@ -170,16 +170,19 @@ fn invalid() -> ApiError {
     )
 }
 
-/// The peer's address: behind a trusted proxy the last address in `X-Forwarded-For` that is no trusted proxy.
-pub fn peer_behind(peer: IpAddr, forwarded: Option<&str>, trusted: &[ipnet::IpNet]) -> IpAddr {
+/// The peer's address: behind a trusted proxy the last address in all lines of `X-Forwarded-For` that is no trusted
+/// proxy. An IPv4 address is one, however the socket shows it.
+pub fn peer_behind(peer: IpAddr, forwarded: &[&str], trusted: &[ipnet::IpNet]) -> IpAddr {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|range| range.contains(ip));
+    let peer = peer.to_canonical();
     if !is_trusted(&peer) {
         return peer;
     }
     forwarded
-        .into_iter()
+        .iter()
+        .rev()
         .flat_map(|list| list.rsplit(','))
-        .map_while(|entry| entry.trim().parse::<IpAddr>().ok())
+        .map_while(|entry| entry.trim().parse::<IpAddr>().ok().map(|ip| ip.to_canonical()))
         .find(|ip| !is_trusted(ip))
         .unwrap_or(peer)
 }
@@ -193,11 +196,15 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let trusted = ["10.0.0.0/8".parse().unwrap()];
         for (peer, forwarded, expected) in [
-            ("1.2.3.4", Some("9.9.9.9"), "1.2.3.4"),
-            ("10.0.0.1", Some("9.9.9.9"), "9.9.9.9"),
-            ("10.0.0.1", Some("6.6.6.6, 9.9.9.9, 10.0.0.7"), "9.9.9.9"),
-            ("10.0.0.1", Some("6.6.6.6, junk, 10.0.0.7"), "10.0.0.1"),
-            ("10.0.0.1", None, "10.0.0.1"),
+            ("1.2.3.4", &["9.9.9.9"][..], "1.2.3.4"),
+            ("10.0.0.1", &["9.9.9.9"], "9.9.9.9"),
+            ("10.0.0.1", &["6.6.6.6, 9.9.9.9, 10.0.0.7"], "9.9.9.9"),
+            ("10.0.0.1", &["6.6.6.6", "9.9.9.9"], "9.9.9.9"),
+            ("10.0.0.1", &["6.6.6.6", "9.9.9.9", "10.0.0.7"], "9.9.9.9"),
+            ("10.0.0.1", &["6.6.6.6, junk, 10.0.0.7"], "10.0.0.1"),
+            ("10.0.0.1", &["6.6.6.6", "\u{0}"], "10.0.0.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("::ffff:10.0.0.1", &["::ffff:9.9.9.9"], "9.9.9.9"),
         ] {
             assert_eq!(peer_behind(ip(peer), forwarded, &trusted), ip(expected), "{peer} {forwarded:?}");
         }

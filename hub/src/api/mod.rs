@@ -69,8 +69,10 @@ impl Ports {
     /// The address that a request really comes from.
     pub fn peer_of(&self, request: &HttpRequest) -> Option<IpAddr> {
         let peer = request.peer_addr()?.ip();
-        let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
-        Some(caller::peer_behind(peer, forwarded, &self.settings.trusted_proxies))
+        // A proxy may add a line of its own below the one that the client sent.
+        let lines = request.headers().get_all("x-forwarded-for");
+        let forwarded: Vec<&str> = lines.map(|value| value.to_str().unwrap_or_default()).collect();
+        Some(caller::peer_behind(peer, &forwarded, &self.settings.trusted_proxies))
     }
     pub fn key_used(&self, id: KeyId, now: Timestamp) {
         self.last_used.insert(id, now);
