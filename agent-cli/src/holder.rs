@@ -16,10 +16,13 @@ use uuid::Uuid;
 
 pub mod agent;
 mod attached;
+mod news;
 mod seat;
 pub mod session;
 mod wire;
 
+pub use news::Known;
+use news::{Grants, News};
 pub use seat::Place;
 use seat::{Held, Seat, is_ours, jitter};
 use session::{Launch, ReachError, Session, SessionState};
@@ -50,6 +53,8 @@ pub struct View {
     pub session: SessionState,
     /// What could not be brought back after a takeover, in words.
     pub lost: Vec<String>,
+    /// What became of the ports and targets of this process.
+    pub known: Known,
 }
 
 /// A process's membership in the session of its identity. [`Membership::leave`] ends it in order.
@@ -70,7 +75,12 @@ impl Membership {
     /// (nothing can be written anywhere) the process holds a session that nobody can attach to.
     pub fn join<L: Launch>(place: Option<Place>, launch: L) -> Self {
         let (wants, waiting) = mpsc::channel(WANTS_WAITING_MAX);
-        let begin = View { role: Role::Seeking, session: SessionState::begin(), lost: Vec::new() };
+        let begin = View {
+            role: Role::Seeking,
+            session: SessionState::begin(),
+            lost: Vec::new(),
+            known: Known::default(),
+        };
         let (publish, view) = watch::channel(begin);
         let stop = CancellationToken::new();
         let member = Member {
@@ -112,6 +122,14 @@ impl Membership {
     /// The port is taken, or cannot be opened.
     pub async fn reach(&self, tunnel: Uuid, port: u16) -> Result<u16, ReachError> {
         self.want(Want::Reach { tunnel, port }).await
+    }
+
+    /// From now on [`Known::targets`] says whether the target of a tunnel of this agent answers.
+    ///
+    /// # Errors
+    /// The session task has ended.
+    pub async fn watch(&self, tunnel: Uuid) -> Result<(), ReachError> {
+        self.want(Want::Watch { tunnel }).await.map(drop)
     }
 
     async fn want(&self, want: Want) -> Granted {
@@ -198,28 +216,30 @@ impl<L: Launch> Member<L> {
     async fn hold(&mut self, held: Option<&Held>) -> Left {
         let session = Arc::new(self.launch.launch());
         let mut states = session.states();
-        let mut ports = Vec::new();
+        let (mut grants, mut news) = Grants::of(Arc::clone(&session));
         let mut lost = Vec::new();
         for want in &mut self.granted {
-            if let Err(error) = grant(&*session, want, &mut ports).await
+            if let Err(error) = grants.grant(want).await
                 && let Want::Reach { port, .. } = want
             {
                 lost.push(format!("port {port}: {error}"));
             }
         }
         let state = states.borrow_and_update().clone();
-        self.view.send_replace(View { role: Role::Holder, session: state, lost });
+        self.view.send_modify(|view| {
+            (view.role, view.session, view.lost) = (Role::Holder, state, lost);
+        });
         let stop = self.stop.clone();
         let mut guests = JoinSet::new();
         let mut is_over = false;
         let left = loop {
             while let Some(wanted) = self.backlog.pop_front() {
-                self.serve_own(&*session, wanted, &mut ports).await;
+                self.serve_own(wanted, &mut grants).await;
             }
             tokio::select! {
                 () = stop.cancelled() => break Left::Stopped,
                 wanted = self.waiting.recv() => match wanted {
-                    Some(wanted) => self.serve_own(&*session, wanted, &mut ports).await,
+                    Some(wanted) => self.serve_own(wanted, &mut grants).await,
                     None => break Left::Stopped,
                 },
                 changed = states.changed(), if !is_over => {
@@ -246,23 +266,28 @@ impl<L: Launch> Member<L> {
                     // Out of descriptors: give others the time to close some.
                     Err(_) => tokio::time::sleep(jitter(TAKEOVER_MS)).await,
                 },
+                Some(news) = news.recv() => self.learn(news),
                 Some(_) = guests.join_next() => {}
             }
         };
         // The local ports first: whoever takes over wants the same numbers.
         guests.shutdown().await;
-        drop(ports);
+        drop(grants);
         session.stop().await;
         left
     }
 
-    async fn serve_own<S: Session>(&mut self, session: &S, wanted: Wanted, ports: &mut Vec<S::Port>) {
+    async fn serve_own<S: Session>(&mut self, wanted: Wanted, grants: &mut Grants<S>) {
         let mut want = wanted.want;
-        let granted = grant(session, &mut want, ports).await;
+        let granted = grants.grant(&mut want).await;
         if granted.is_ok() {
             self.granted.push(want);
         }
         let _ = wanted.answer.send(granted);
+    }
+
+    fn learn(&self, news: News) {
+        self.view.send_modify(|view| view.known.learn(news));
     }
 
     fn say(&self, state: SessionState) {
@@ -281,22 +306,6 @@ async fn accept(held: Option<&Held>) -> io::Result<tokio::net::UnixStream> {
     }
 }
 
-// A want for any port becomes a want for the one that was opened: a takeover must bring back the same number.
-async fn grant<S: Session>(session: &S, want: &mut Want, ports: &mut Vec<S::Port>) -> Granted {
-    match want {
-        Want::Allow(target) => {
-            session.allow(target);
-            Ok(0)
-        }
-        Want::Reach { tunnel, port } => {
-            let open = session.reach(*tunnel, *port).await?;
-            *port = S::number(&open);
-            ports.push(open);
-            Ok(*port)
-        }
-    }
-}
-
 // Lives as long as the attached process's connection; its ports close with it.
 async fn serve_guest<S: Session>(
     stream: tokio::net::UnixStream,
@@ -304,17 +313,23 @@ async fn serve_guest<S: Session>(
     mut view: watch::Receiver<View>,
 ) {
     let mut line = Line::new(stream);
-    let mut ports = Vec::new();
+    let (mut grants, mut news) = Grants::of(session);
     if !line.send(&Tell::Hello { protocol: PROTOCOL }).await {
         return;
     }
     view.mark_changed();
+    let mut told = None;
     loop {
         tokio::select! {
             ask = line.next::<wire::Ask>() => {
                 let Some(mut ask) = ask else { return };
-                let granted = grant(&*session, &mut ask.want, &mut ports).await;
+                let granted = grants.grant(&mut ask.want).await;
                 if !line.send(&Tell::Answer { id: ask.id, granted }).await {
+                    return;
+                }
+            }
+            Some(news) = news.recv() => {
+                if !line.send(&Tell::News(news)).await {
                     return;
                 }
             }
@@ -323,6 +338,10 @@ async fn serve_guest<S: Session>(
                     return;
                 }
                 let state = view.borrow_and_update().session.clone();
+                if told.as_ref() == Some(&state) {
+                    continue;
+                }
+                told = Some(state.clone());
                 if !line.send(&Tell::State(state)).await {
                     return;
                 }

@@ -1,6 +1,6 @@
 //! The demo site that `hub quickstart` shares when it is given no target: one page that says what just happened.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -9,6 +9,9 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long to leave a listener alone that fails to accept.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 const PAGE: &str = r#"<!doctype html>
 <html lang="en">
@@ -42,7 +45,11 @@ pub async fn start(tasks: &TaskTracker, stop: CancellationToken) -> std::io::Res
     let owner = tasks.clone();
     tasks.spawn(async move {
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-            let Ok((socket, _)) = accepted else { continue };
+            let Ok((socket, _)) = accepted else {
+                // Out of descriptors: give others the time to close some.
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            };
             let stop = stop.clone();
             owner.spawn(async move {
                 let serving = http1::Builder::new()

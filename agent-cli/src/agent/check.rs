@@ -15,6 +15,9 @@ use tokio::{
 
 use super::dialer;
 
+/// How long something that is not known to speak HTTP may take to answer: what waits to be spoken to in its own way
+/// would use up the whole limit, and people wait for it.
+const GUESS_PATIENCE: Duration = Duration::from_secs(2);
 /// A status line is read up to this many bytes.
 const STATUS_LINE_MAX: usize = 1_024;
 
@@ -64,11 +67,14 @@ async fn steps(target: &Target, protocol: Protocol, found: &mut Diagnostics) {
     };
     if asks_http {
         let began = Instant::now();
-        found.http = match http(socket, target).await {
-            Ok(line) => Some(step(line.starts_with("HTTP/"), began, line)),
-            // What is not known to speak HTTP may well be silent.
-            Err(_) if protocol == Protocol::Auto => None,
-            Err(error) => Some(step(false, began, error.to_string())),
+        found.http = if protocol == Protocol::Auto {
+            let answer = timeout(GUESS_PATIENCE, http(socket, target)).await;
+            answer.ok().and_then(Result::ok).map(|line| step(true, began, line))
+        } else {
+            Some(match http(socket, target).await {
+                Ok(line) => step(true, began, line),
+                Err(error) => step(false, began, error.to_string()),
+            })
         };
     }
 }
@@ -130,5 +136,15 @@ mod tests {
         let target = Target { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
         let found = look(&target, Protocol::Http, Duration::from_millis(100)).await;
         assert!(found.reachable && !found.http.unwrap().ok);
+    }
+
+    #[tokio::test]
+    async fn something_that_waits_to_be_spoken_to_does_not_use_up_the_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+        let began = Instant::now();
+        let found = look(&target, Protocol::Auto, PATIENCE * 2).await;
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+        assert!(found.reachable && found.http.is_none());
     }
 }

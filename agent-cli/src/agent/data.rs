@@ -13,7 +13,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Agent, control::Link, dialer, frame_io, relay};
+use super::{Agent, control::Link, dialer, frame_io, refusals::Reason, relay};
 
 /// How long the hub may take to accept a connection and its preface.
 const HUB_PATIENCE: Duration = Duration::from_secs(10);
@@ -29,11 +29,21 @@ const REACH_PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReachFailure {
     /// The hub says no; trying again at once would not help.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{words}")]
+    Refused { reason: Reason, words: String },
     /// The connection to the hub broke or was not accepted.
     #[error("the hub cannot be reached: {0}")]
     Io(#[from] io::Error),
+}
+
+impl ReachFailure {
+    /// For whoever shows it.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Refused { reason, .. } => *reason,
+            Self::Io(_) => Reason::HubUnreachable,
+        }
+    }
 }
 
 /// Keeps `wanted` idle connections at the hub until the session ends.
@@ -134,7 +144,7 @@ pub(super) async fn reach(agent: &Agent, link: &Link, tunnel: u128) -> Result<Tc
     let late = || io::Error::from(io::ErrorKind::TimedOut);
     let answer = timeout(REACH_PATIENCE, frame_io::read(&mut socket)).await.map_err(|_| late())??;
     if let Frame::StreamRefused(refused) = answer {
-        return Err(ReachFailure::Refused(refused.message));
+        return Err(ReachFailure::Refused { reason: refused.code.into(), words: refused.message });
     }
     if answer == Frame::StreamAccepted(StreamAccepted {}) {
         Ok(socket)

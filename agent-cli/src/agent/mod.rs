@@ -12,6 +12,7 @@ mod dialer;
 mod frame_io;
 mod hub_address;
 mod ports;
+pub(crate) mod refusals;
 mod relay;
 mod tunnels;
 
@@ -28,6 +29,7 @@ use hub_address::HubAddress;
 use tunnels::Tunnels;
 
 pub use ports::LocalPort;
+pub use refusals::{Reason, Refusals, Tally};
 pub use tunnels::TunnelView;
 
 /// How long [`AgentHandle::stop`] waits for what still runs.

@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     Agent,
     data::{self, ReachFailure},
+    refusals::{self, Reason, Refusals},
     relay,
 };
 
@@ -36,7 +37,7 @@ const HUB_PORTS_MAX: usize = 256;
 #[derive(Debug)]
 pub struct LocalPort {
     port: u16,
-    refusals: watch::Receiver<Option<String>>,
+    refusals: watch::Receiver<Refusals>,
     _open: DropGuard,
 }
 
@@ -45,8 +46,8 @@ impl LocalPort {
     pub fn port(&self) -> u16 {
         self.port
     }
-    /// Why the last connection that was refused was refused, for display.
-    pub fn refusals(&self) -> watch::Receiver<Option<String>> {
+    /// The connections that were refused since the port was opened, as they become more.
+    pub fn refusals(&self) -> watch::Receiver<Refusals> {
         self.refusals.clone()
     }
 }
@@ -56,7 +57,7 @@ pub(super) fn open(agent: &Agent, tunnel: u128, port: u16) -> io::Result<LocalPo
     let (four, six) = listen_on_both(port)?;
     let port = four.local_addr()?.port();
     let over = agent.0.stop.child_token();
-    let (sender, refusals) = watch::channel(None);
+    let (sender, refusals) = watch::channel(Refusals::new());
     let sender = Arc::new(sender);
     for listener in [Some(four), six].into_iter().flatten() {
         let accepting = accept(agent.clone(), tunnel, listener, over.clone(), Arc::clone(&sender));
@@ -114,7 +115,7 @@ async fn accept(
     tunnel: u128,
     listener: TcpListener,
     over: CancellationToken,
-    refusals: Arc<watch::Sender<Option<String>>>,
+    refusals: Arc<watch::Sender<Refusals>>,
 ) {
     loop {
         let accepted = tokio::select! {
@@ -126,7 +127,7 @@ async fn accept(
             continue;
         };
         let Ok(room) = Arc::clone(&agent.0.streams).try_acquire_owned() else {
-            relay::reset(socket);
+            refuse(socket, &refusals, Reason::Busy, "this machine has too many streams open");
             continue;
         };
         let (agent, over, refusals) = (agent.clone(), over.clone(), Arc::clone(&refusals));
@@ -142,7 +143,7 @@ async fn carry(
     tunnel: u128,
     socket: TcpStream,
     over: &CancellationToken,
-    refusals: &watch::Sender<Option<String>>,
+    refusals: &watch::Sender<Refusals>,
 ) {
     relay::prepare(&socket);
     let opened = tokio::select! {
@@ -155,10 +156,15 @@ async fn carry(
         }
         Err(error) => {
             tracing::debug!(%error, "a local connection could not be led to its tunnel");
-            refusals.send_replace(Some(error.to_string()));
-            relay::reset(socket);
+            refuse(socket, refusals, error.reason(), &error.to_string());
         }
     }
+}
+
+/// Counts before the client can know: whoever was refused finds the reason shown.
+fn refuse(socket: TcpStream, refusals: &watch::Sender<Refusals>, reason: Reason, words: &str) {
+    refusals.send_modify(|refusals| refusals::add(refusals, reason, 1, words));
+    relay::reset(socket);
 }
 
 /// Opens a stream, waiting for the hub while it is away: nothing of the client's bytes was read yet.

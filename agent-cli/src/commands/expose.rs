@@ -31,7 +31,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &ExposeArgs) -> Result<Exit
             false => None,
         };
         say(context, &service, link.as_ref())?;
-        stay::stay(context, membership).await
+        services::stay(context, membership, &service).await
     })
     .await
 }

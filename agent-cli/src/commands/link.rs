@@ -68,7 +68,7 @@ async fn exposed(
         let service = services::expose(context, membership, &who, &exposure).await?;
         let link = context.api.create_share(&service.id, &share::request(&service.name, rules)).await?;
         expose::say(context, &service, Some(&link))?;
-        stay::stay(context, membership).await
+        services::stay(context, membership, &service).await
     })
     .await
 }

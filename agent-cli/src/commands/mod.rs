@@ -19,6 +19,7 @@ mod link;
 mod logout;
 mod logs;
 mod naming;
+mod notices;
 mod ports;
 mod reach;
 mod services;

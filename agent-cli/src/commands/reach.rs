@@ -9,7 +9,7 @@ use domain::{
 use schemas::rest::{DiagnosticStep, Diagnostics, Tunnel};
 use serde_json::json;
 
-use super::{Context, identity, ports, services, stay};
+use super::{Context, identity, notices::Notices, ports, services, stay};
 use crate::{
     cli::ReachArgs,
     failure::{Exit, Failure},
@@ -23,9 +23,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &ReachArgs) -> Result<Exit,
     if args.check {
         return context.unless_stopped(check(context, &service, timeout)).await;
     }
-    let tunnel: TunnelId = service.id.parse().map_err(|error| {
-        Failure::new("not_a_hub", "The hub gave a service an id that is none").because(&error)
-    })?;
+    let tunnel = services::id_of(&service)?;
     let who = context.step(identity::ensure(context, identity::Wishes::default())).await?;
     let membership = stay::join(context, &who);
     stay::within(context, membership, async |membership| {
@@ -48,7 +46,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &ReachArgs) -> Result<Exit,
         }
         let port = open(context, membership, &service, tunnel, args.port).await?;
         say(context, &service, protocol, port)?;
-        stay::stay(context, membership).await
+        stay::stay(context, membership, Some(Notices::about(&service, tunnel))).await
     })
     .await
 }

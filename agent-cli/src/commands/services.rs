@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use domain::target::Target;
+use domain::{ids::TunnelId, target::Target};
 use schemas::rest::{RegisterService, Tunnel};
 use serde::Serialize;
 
-use super::{Context, identity, identity::Identity, naming, stay};
+use super::{Context, identity, identity::Identity, naming, notices::Notices, stay};
 use crate::{
     cli::Command,
-    failure::Failure,
+    failure::{Exit, Failure},
     holder::{Membership, session::SessionState},
 };
 
@@ -74,6 +74,27 @@ pub(crate) fn json(service: &Tunnel) -> ServiceJson<'_> {
 /// Where a service leads, with brackets where they belong.
 pub(crate) fn target_of(service: &Tunnel) -> Target {
     Target { host: service.target_host.clone(), port: service.target_port }
+}
+
+/// The id of a service, for the session.
+pub(crate) fn id_of(service: &Tunnel) -> Result<TunnelId, Failure> {
+    service.id.parse().map_err(|error| {
+        Failure::new("not_a_hub", "The hub gave a service an id that is none").because(&error)
+    })
+}
+
+/// Stays with what this machine exposes, and says when its target stops answering or answers again.
+pub(crate) async fn stay(
+    context: &Context<'_>,
+    membership: &Membership,
+    service: &Tunnel,
+) -> Result<Exit, Failure> {
+    let tunnel = id_of(service)?;
+    membership
+        .watch(tunnel.uuid())
+        .await
+        .map_err(|error| Failure::new("agent_session", "The agent session has ended").because(&error))?;
+    stay::stay(context, membership, Some(Notices::about(service, tunnel))).await
 }
 
 /// Exposes a target: allows it, waits for the session, makes or updates the service.

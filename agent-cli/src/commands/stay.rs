@@ -1,8 +1,9 @@
 //! Staying: a command that lives as long as its session, and says when the session's state changes.
 
 use serde_json::json;
+use tokio::time::{Instant, sleep_until};
 
-use super::{Context, identity::Identity};
+use super::{Context, identity::Identity, notices::Notices};
 use crate::{
     failure::{Exit, Failure},
     holder::{Membership, Place, Role, View, agent::AgentLaunch, session::SessionState},
@@ -34,19 +35,37 @@ pub(crate) async fn within(
     result
 }
 
-/// Stays until the hub refuses the session for good.
-pub(crate) async fn stay(context: &Context<'_>, membership: &Membership) -> Result<Exit, Failure> {
+/// Stays until the hub refuses the session for good, and says what becomes of the session and of a service.
+pub(crate) async fn stay(
+    context: &Context<'_>,
+    membership: &Membership,
+    mut notices: Option<Notices<'_>>,
+) -> Result<Exit, Failure> {
     let mut view = membership.view();
     let mut said = None;
     loop {
         let now = view.borrow_and_update().clone();
         if said.as_ref() != Some(&now) {
             say(context, said.as_ref(), &now)?;
-            said = Some(now);
+            said = Some(now.clone());
         }
-        if view.changed().await.is_err() {
-            return Err(Failure::new("session_ended", "The agent session has ended"));
+        let look_again = match &mut notices {
+            Some(notices) => notices.say(context, &now.known, Instant::now())?,
+            None => None,
+        };
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() {
+                return Err(Failure::new("session_ended", "The agent session has ended"));
+            },
+            () = reached(look_again) => {}
         }
+    }
+}
+
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

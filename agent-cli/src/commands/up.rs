@@ -39,7 +39,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &UpArgs) -> Result<Exit, Fa
                 Failure::new("agent_session", "The agent session has ended").because(&error)
             })?;
         }
-        stay::stay(context, membership).await
+        stay::stay(context, membership, None).await
     })
     .await
 }

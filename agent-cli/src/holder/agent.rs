@@ -3,12 +3,13 @@
 use std::io::ErrorKind;
 
 use domain::target::Target;
+use schemas::frames::Servable;
 use tokio::{sync::watch, task::AbortHandle};
 use uuid::Uuid;
 
-use super::session::{Launch, ReachError, Session, SessionState};
+use super::session::{Launch, ReachError, Session, SessionState, TargetState};
 use crate::{
-    agent::{self, AgentHandle, AgentOptions, AgentStatus, LocalPort, TokenCell},
+    agent::{self, AgentHandle, AgentOptions, AgentStatus, LocalPort, Refusals, TokenCell},
     api::Api,
     commands::identity::{Identity, host_name, renew},
     settings::config_file::{ConfigFile, SavedAgent},
@@ -103,8 +104,30 @@ impl Session for AgentSession {
     fn number(port: &LocalPort) -> u16 {
         port.port()
     }
+    fn refusals(port: &LocalPort) -> watch::Receiver<Refusals> {
+        port.refusals()
+    }
+    async fn target(&self, tunnel: Uuid, seen: Option<&TargetState>) -> Option<TargetState> {
+        let mut views = self.handle.tunnel_states();
+        let mut news = None;
+        let is_news = views.wait_for(|views| {
+            let servable = views.get(&tunnel.as_u128()).and_then(|view| view.servable.as_ref());
+            news = servable.map(target_state);
+            news.is_some() && news.as_ref() != seen
+        });
+        is_news.await.ok()?;
+        news
+    }
     async fn stop(&self) {
         self.handle.stop().await;
+    }
+}
+
+fn target_state(servable: &Servable) -> TargetState {
+    match servable.clone() {
+        Servable::Yes => TargetState::Answers,
+        Servable::Unreachable(words) => TargetState::Unreachable(words),
+        Servable::NotAllowed(words) => TargetState::NotAllowed(words),
     }
 }
 

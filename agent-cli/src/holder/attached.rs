@@ -92,6 +92,7 @@ impl<L: Launch> Member<L> {
                 told = line.next::<Tell>() => match told {
                     None | Some(Tell::Hello { .. }) => return Left::Again,
                     Some(Tell::State(state)) => self.say(state),
+                    Some(Tell::News(news)) => self.learn(news),
                     Some(Tell::Answer { id, granted }) => self.answered(asked.remove(&id), granted),
                 },
             }
@@ -105,7 +106,7 @@ impl<L: Launch> Member<L> {
                 if let Ok(number) = granted {
                     self.granted.push(match want {
                         Want::Reach { tunnel, .. } => Want::Reach { tunnel, port: number },
-                        Want::Allow(target) => Want::Allow(target),
+                        want @ (Want::Allow(_) | Want::Watch { .. }) => want,
                     });
                 }
                 let _ = answer.send(granted);

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::agent::Refusals;
+
 /// How the agent session stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", rename_all_fields = "camelCase", tag = "state")]
@@ -56,6 +58,17 @@ impl fmt::Display for ReachError {
 }
 impl std::error::Error for ReachError {}
 
+/// Whether this machine's target of a tunnel can be dialled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetState {
+    Answers,
+    /// Why not, in words.
+    Unreachable(String),
+    /// It is not on the list of what may be dialled.
+    NotAllowed(String),
+}
+
 /// One live agent session of this process.
 pub trait Session: Send + Sync + 'static {
     /// An open local port; closes when dropped.
@@ -69,6 +82,15 @@ pub trait Session: Send + Sync + 'static {
     fn reach(&self, tunnel: Uuid, port: u16) -> impl Future<Output = Result<Self::Port, ReachError>> + Send;
     /// The number of an open port.
     fn number(port: &Self::Port) -> u16;
+    /// Follows the connections to an open port that were refused, counted since it was opened.
+    fn refusals(port: &Self::Port) -> watch::Receiver<Refusals>;
+    /// How the target of one of this agent's tunnels stands, once it is known and no longer as `seen`. `None`: the
+    /// session is over.
+    fn target(
+        &self,
+        tunnel: Uuid,
+        seen: Option<&TargetState>,
+    ) -> impl Future<Output = Option<TargetState>> + Send;
     /// Says goodbye to the hub and ends.
     fn stop(&self) -> impl Future<Output = ()> + Send;
 }

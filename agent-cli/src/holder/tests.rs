@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path, 
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
 
-use super::*;
+use super::{session::TargetState, *};
+use crate::agent::{Reason, Refusals};
 
 /// What all sessions of a test share: the machine's ports and the hub's answer.
 #[derive(Debug, Default)]
@@ -20,6 +21,10 @@ struct Machine {
     state: Option<SessionState>,
     renewals: usize,
     publishers: Vec<watch::Sender<SessionState>>,
+    /// The refusals of the open ports.
+    refusals: BTreeMap<u16, watch::Sender<Refusals>>,
+    /// How the one target of the live session stands.
+    target: watch::Sender<Option<TargetState>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -33,11 +38,14 @@ struct FakeSession {
 struct FakePort {
     world: World,
     number: u16,
+    refusals: watch::Receiver<Refusals>,
 }
 
 impl Drop for FakePort {
     fn drop(&mut self) {
-        self.world.0.lock().open.remove(&self.number);
+        let mut machine = self.world.0.lock();
+        machine.open.remove(&self.number);
+        machine.refusals.remove(&self.number);
     }
 }
 
@@ -76,10 +84,20 @@ impl Session for FakeSession {
             return Err(ReachError::Taken);
         }
         machine.open.insert(number, tunnel);
-        Ok(FakePort { world: self.world.clone(), number })
+        let (publish, refusals) = watch::channel(Refusals::new());
+        machine.refusals.insert(number, publish);
+        Ok(FakePort { world: self.world.clone(), number, refusals })
     }
     fn number(port: &FakePort) -> u16 {
         port.number
+    }
+    fn refusals(port: &FakePort) -> watch::Receiver<Refusals> {
+        port.refusals.clone()
+    }
+    async fn target(&self, _: Uuid, seen: Option<&TargetState>) -> Option<TargetState> {
+        let mut target = self.world.0.lock().target.subscribe();
+        let news = target.wait_for(|state| state.is_some() && state.as_ref() != seen).await;
+        news.expect("the world lives as long as its sessions").clone()
     }
     async fn stop(&self) {
         self.world.0.lock().stopped += 1;
@@ -219,6 +237,50 @@ async fn a_port_that_somebody_took_meanwhile_is_reported_after_the_takeover() {
     thief.await.unwrap();
     role(&guest, Role::Holder).await;
     assert_eq!(guest.view().borrow().lost, ["port 6000: somebody else listens there"]);
+    guest.leave().await;
+}
+
+#[tokio::test]
+async fn refused_connections_are_told_to_the_process_whose_port_it_is_also_after_a_takeover() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
+    let (holder, guest) = holder_and_guest(folder.path(), &world).await;
+    holder.reach(TUNNEL, 6000).await.unwrap();
+    guest.reach(TUNNEL, 6001).await.unwrap();
+    let refuse = |port: u16, count: u64| {
+        let machine = world.0.lock();
+        machine.refusals[&port].send_modify(|refusals| {
+            crate::agent::refusals::add(refusals, Reason::AgentOffline, count, "the agent is not connected");
+        });
+    };
+    let count = |member: &Membership| {
+        let known = member.view().borrow().known.clone();
+        known.refused.get(&TUNNEL).map_or(0, |refusals| refusals[&Reason::AgentOffline].count)
+    };
+    refuse(6000, 2);
+    refuse(6001, 3);
+    eventually("both hear of it", || (count(&holder), count(&guest)) == (2, 3)).await;
+    holder.leave().await;
+    role(&guest, Role::Holder).await;
+    refuse(6001, 1);
+    eventually("the count goes on", || count(&guest) == 4).await;
+    guest.leave().await;
+}
+
+#[tokio::test]
+async fn a_watched_target_is_told_to_whoever_watches_it_and_to_nobody_else() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
+    let (holder, guest) = holder_and_guest(folder.path(), &world).await;
+    guest.watch(TUNNEL).await.unwrap();
+    let target = |member: &Membership| member.view().borrow().known.targets.get(&TUNNEL).cloned();
+    for state in [TargetState::Answers, TargetState::Unreachable("gone".to_owned())] {
+        world.0.lock().target.send_replace(Some(state.clone()));
+        eventually("the guest hears of it", || target(&guest) == Some(state.clone())).await;
+        assert_eq!(target(&holder), None);
+    }
+    holder.leave().await;
+    role(&guest, Role::Holder).await;
+    world.0.lock().target.send_replace(Some(TargetState::Answers));
+    eventually("also after the takeover", || target(&guest) == Some(TargetState::Answers)).await;
     guest.leave().await;
 }
 
@@ -368,8 +430,12 @@ fn the_lines_between_processes_keep_their_form() {
         want(Want::Reach { tunnel: TUNNEL, port: 80 }),
         r#"{"id":1,"want":{"reach":{"port":80,"tunnel":"00000000-0000-0000-0000-000000000007"}}}"#
     );
+    assert_eq!(
+        want(Want::Watch { tunnel: TUNNEL }),
+        r#"{"id":1,"want":{"watch":{"tunnel":"00000000-0000-0000-0000-000000000007"}}}"#
+    );
     let tell = |tell: Tell| line(serde_json::to_value(tell).unwrap());
-    assert_eq!(tell(Tell::Hello { protocol: 1 }), r#"{"hello":{"protocol":1}}"#);
+    assert_eq!(tell(Tell::Hello { protocol: 2 }), r#"{"hello":{"protocol":2}}"#);
     assert_eq!(tell(Tell::Answer { id: 1, granted: Ok(80) }), r#"{"answer":{"granted":{"Ok":80},"id":1}}"#);
     assert_eq!(
         tell(Tell::Answer { id: 1, granted: Err(ReachError::Taken) }),
@@ -378,5 +444,14 @@ fn the_lines_between_processes_keep_their_form() {
     assert_eq!(
         tell(Tell::State(SessionState::Connecting { attempt: 2, last_error: None })),
         r#"{"state":{"attempt":2,"lastError":null,"state":"connecting"}}"#
+    );
+    let (reason, words) = (Reason::TunnelPaused, "why".to_owned());
+    assert_eq!(
+        tell(Tell::News(News::Refused { tunnel: TUNNEL, reason, more: 2, words })),
+        r#"{"news":{"refused":{"more":2,"reason":"tunnel_paused","tunnel":"00000000-0000-0000-0000-000000000007","words":"why"}}}"#
+    );
+    assert_eq!(
+        tell(Tell::News(News::Target { tunnel: TUNNEL, state: TargetState::Unreachable("why".to_owned()) })),
+        r#"{"news":{"target":{"state":{"unreachable":"why"},"tunnel":"00000000-0000-0000-0000-000000000007"}}}"#
     );
 }

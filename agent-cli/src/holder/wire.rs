@@ -7,10 +7,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Framed, LinesCodec};
 use uuid::Uuid;
 
-use super::session::{ReachError, SessionState};
+use super::{
+    news::News,
+    session::{ReachError, SessionState},
+};
 
 /// The version of this conversation; another version is another build of `connect`.
-pub(super) const PROTOCOL: u16 = 1;
+pub(super) const PROTOCOL: u16 = 2;
 /// The longest line, in bytes.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -19,7 +22,14 @@ pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
 #[serde(rename_all = "snake_case")]
 pub(super) enum Want {
     Allow(Target),
-    Reach { tunnel: Uuid, port: u16 },
+    Reach {
+        tunnel: Uuid,
+        port: u16,
+    },
+    /// News about whether the target of one of this agent's tunnels answers.
+    Watch {
+        tunnel: Uuid,
+    },
 }
 
 /// From an attached process to the one that holds the session.
@@ -45,6 +55,7 @@ pub(super) enum Tell {
         id: u64,
         granted: Granted,
     },
+    News(News),
 }
 
 /// Lines in both directions.

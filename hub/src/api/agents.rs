@@ -9,8 +9,11 @@ use domain::{
 };
 use schemas::rest::{AgentCredentials, ProvisionAgent, RegisterAgent, Success};
 
-use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, lists, present};
-use crate::secrets::{SecretKind, Seed};
+use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, lists, present, tunnels};
+use crate::{
+    actors::Done,
+    secrets::{SecretKind, Seed},
+};
 
 /// A provisioned agent's life unless it is asked for another (seconds).
 const PROVISION_SECONDS: u64 = 7_200;
@@ -22,8 +25,7 @@ pub async fn register(
     request: HttpRequest,
     body: Body<RegisterAgent>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.require(Scope::Agent)?;
-    let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
+    caller.require_key(Scope::Agent)?;
     let asked = match &body.value.agent_id {
         None => None,
         Some(text) => Some(
@@ -45,10 +47,12 @@ pub async fn register(
         )?,
         None => names(label, name)?,
     };
+    let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
     let issue = Issue { id: asked, names, client_type: None, life_ms: TOKEN_LIFE_MS };
-    let (credentials, created) = issue.carry_out(&ports, &caller, &seed).await?;
-    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(HttpResponse::build(status).json(credentials))
+    let (credentials, created, done) = issue.carry_out(&ports, &caller, &seed).await?;
+    let mut response = HttpResponse::build(if created { StatusCode::CREATED } else { StatusCode::OK });
+    lists::written(&ports, &caller, done, &mut response);
+    Ok(response.json(credentials))
 }
 
 /// `POST /v1/agents/provision`: a short-lived agent that ends with its token.
@@ -58,7 +62,7 @@ pub async fn provision(
     request: HttpRequest,
     body: Body<ProvisionAgent>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.require(Scope::Agent)?;
+    caller.require_key(Scope::Agent)?;
     let seconds = body.value.ttl_seconds.unwrap_or(PROVISION_SECONDS);
     if !(300..=86_400).contains(&seconds) {
         return Err(ApiError::field("ttlSeconds", "must be from 300 to 86400"));
@@ -70,15 +74,17 @@ pub async fn provision(
                 "must be one of cursor, claude-code, codex, devin, github-actions, cli, sdk, other",
             )
         })?;
-    let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
     let names = names(body.value.label.as_deref(), body.value.name.as_deref())?;
+    let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
     let life_ms = i64::try_from(seconds).expect("at most a day") * 1_000;
     let issue = Issue { id: None, names, client_type: Some(client_type), life_ms };
-    let (mut credentials, _) = issue.carry_out(&ports, &caller, &seed).await?;
+    let (mut credentials, _, done) = issue.carry_out(&ports, &caller, &seed).await?;
     let workspace = ports.routes.workspace(caller.workspace);
     credentials.workspace_name =
         workspace.and_then(|entry| entry.state.created.as_ref().map(|created| created.name.to_string()));
-    Ok(HttpResponse::Created().json(credentials))
+    let mut response = HttpResponse::Created();
+    lists::written(&ports, &caller, done, &mut response);
+    Ok(response.json(credentials))
 }
 
 fn names(label: Option<&str>, name: Option<&str>) -> Result<(Name, Name), ApiError> {
@@ -103,10 +109,11 @@ impl Issue {
         ports: &Ports,
         caller: &Caller,
         seed: &Seed,
-    ) -> Result<(AgentCredentials, bool), ApiError> {
+    ) -> Result<(AgentCredentials, bool, Done), ApiError> {
         let now = seed.first_seen().unwrap_or_else(|| ports.clock.now());
         let id = self.id.unwrap_or_else(|| AgentId::new(seed.uuid(now, "agent")));
-        let created = ports.routes.agent(id).is_none();
+        // A repetition of what made the agent is answered as that was.
+        let created = self.id.is_none() || ports.routes.agent(id).is_none();
         let token = seed.secret(SecretKind::AgentToken, "token");
         let expires_at = now.plus_ms(self.life_ms);
         let agent = AgentRegistered {
@@ -118,7 +125,7 @@ impl Issue {
             ephemeral: self.client_type.is_some(),
             token: Token { token_hash: token.digest_hex(), expires_at, key_id: caller.key_id() },
         };
-        ports.executor.agent(id, caller.who(), Command::Register { agent, now }).await?;
+        let done = ports.executor.agent(id, caller.who(), Command::Register { agent, now }).await?;
         let credentials = AgentCredentials {
             agent_id: id.to_string(),
             token: token.reveal().to_owned(),
@@ -126,7 +133,7 @@ impl Issue {
             workspace_id: caller.workspace.to_string(),
             workspace_name: None,
         };
-        Ok((credentials, created))
+        Ok((credentials, created, done))
     }
 }
 
@@ -146,14 +153,20 @@ pub async fn list(
 }
 
 /// `GET /v1/agents/online`.
-pub async fn online(ports: web::Data<Ports>, caller: Caller) -> Result<HttpResponse, ApiError> {
+pub async fn online(
+    ports: web::Data<Ports>,
+    caller: Caller,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
+    let page = lists::page(&lists::parameters(&request, &["limit", "cursor"])?)?;
     let online = ports.gateway.online().into_iter().filter(|online| online.workspace == caller.workspace);
     let mut ids: Vec<_> = online.map(|online| online.agent).collect();
     ids.sort_unstable();
     let entries = ids.into_iter().filter_map(|id| Some((id, ports.routes.agent(id)?)));
-    let shown: Vec<_> = entries.filter_map(|(id, entry)| present::agent(&ports, id, &entry)).collect();
-    Ok(HttpResponse::Ok().json(shown))
+    let shown = entries.filter_map(|(id, entry)| Some((id, present::agent(&ports, id, &entry)?)));
+    let (shown, next) = page.cut(shown)?;
+    Ok(lists::answer(&request, &shown, next.as_deref()))
 }
 
 /// The caller's agent of that id; another workspace's does not exist.
@@ -185,10 +198,12 @@ pub async fn get(
 pub async fn delete(
     ports: web::Data<Ports>,
     caller: Caller,
+    request: HttpRequest,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
-    let (id, _) = find(&ports, &caller, &id)?;
+    let (id, entry) = find(&ports, &caller, &id)?;
+    tunnels::if_match(&request, entry.revision)?;
     let done = ports.executor.agent(id, caller.who(), Command::Delete).await?;
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);

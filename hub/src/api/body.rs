@@ -6,8 +6,8 @@ use actix_web::{
     http::{StatusCode, header},
     web::Bytes,
 };
-use futures_util::{FutureExt as _, future::LocalBoxFuture};
-use serde::de::DeserializeOwned;
+use futures_util::{FutureExt as _, TryFutureExt as _, future::LocalBoxFuture};
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::error::ApiError;
 
@@ -52,6 +52,29 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
+/// The body of a request that has nothing to say: none, or an empty object.
+#[derive(Debug)]
+pub struct Nothing;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
+
+impl FromRequest for Nothing {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, Self::Error>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let is_absent = !request.headers().contains_key(header::CONTENT_TYPE)
+            && !request.headers().contains_key(header::TRANSFER_ENCODING)
+            && request.headers().get(header::CONTENT_LENGTH).is_none_or(|length| length == "0");
+        if is_absent {
+            return std::future::ready(Ok(Self)).boxed_local();
+        }
+        Body::<NoFields>::from_request(request, payload).map_ok(|_| Self).boxed_local()
+    }
+}
+
 fn is_json(request: &HttpRequest) -> bool {
     let Some(value) = request.headers().get(header::CONTENT_TYPE) else { return false };
     let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
@@ -83,6 +106,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let words = words.split(" at line ").next().unwrap_or(&words);
         match named(words) {
             Some((field, "unknown field")) => ApiError::field(field, "is no field of this request"),
+            Some((field, "duplicate field")) => ApiError::field(field, "is given twice"),
             Some((field, _)) => ApiError::field(field, "is required"),
             None => {
                 ApiError::field(if path == "." { "body" } else { &path }, format_args!("is wrong: {words}"))
@@ -101,7 +125,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 
 /// The field that serde names in its words, and what it says of it.
 fn named(words: &str) -> Option<(&str, &'static str)> {
-    ["unknown field", "missing field"].into_iter().find_map(|what| {
+    ["unknown field", "missing field", "duplicate field"].into_iter().find_map(|what| {
         let rest = words.strip_prefix(what)?.strip_prefix(" `")?;
         Some((rest.split('`').next()?, what))
     })
@@ -118,6 +142,7 @@ mod tests {
         for (text, field) in [
             (r#"{"target":"a:1","agentId":"x","colour":1}"#, "colour"),
             (r#"{"target":"a:1"}"#, "agentId"),
+            (r#"{"target":"a:1","agentId":"x","agentId":"y"}"#, "agentId"),
             (r#"{"target":"a:1","agentId":7}"#, "agentId"),
             (r#"{"target":"a:1","agentId":"x","isPublic":"yes"}"#, "isPublic"),
             ("[]", "body"),

@@ -50,11 +50,19 @@ impl Caller {
         if granted {
             return Ok(());
         }
-        Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "scope_missing",
-            format!("This needs a key with the scope `{}`.", needed.name()),
-        ))
+        Err(scope_missing(needed))
+    }
+
+    /// Goes on only with a key that has a permission. An agent's own token makes no agents: they would outlive the key
+    /// that it came from, and its own end.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn require_key(&self, needed: Scope) -> Result<(), ApiError> {
+        match self.by {
+            By::Key { .. } => self.require(needed),
+            By::Agent(_) => Err(scope_missing(needed)),
+        }
     }
 
     /// The author of what this caller causes.
@@ -88,14 +96,16 @@ impl FromRequest for Caller {
     }
 }
 
-/// Counts as well: a caller by its key, a failure by its address, so that guessing is slow.
+/// Counts as well: a caller by its key or agent, a failure by its address, so that guessing is slow.
 fn identified(request: &HttpRequest) -> Result<Caller, ApiError> {
     let ports = request.app_data::<web::Data<Ports>>().expect("every App of the API carries its ports");
     match identify(ports, request) {
         Ok(caller) => {
-            if let Some(id) = caller.key_id() {
-                limit::count_key(ports, request, id)?;
-            }
+            let id = match &caller.by {
+                By::Key { id, .. } => id.uuid(),
+                By::Agent(id) => id.uuid(),
+            };
+            limit::count_caller(ports, request, id)?;
             Ok(caller)
         }
         Err(error) => limit::count_public(ports, request).and(Err(error)),
@@ -147,6 +157,11 @@ fn secret_of(request: &HttpRequest) -> Result<&str, ApiError> {
     }
 }
 
+fn scope_missing(needed: Scope) -> ApiError {
+    let words = format!("This needs a key with the scope `{}`.", needed.name());
+    ApiError::new(StatusCode::FORBIDDEN, "scope_missing", words)
+}
+
 fn invalid() -> ApiError {
     ApiError::new(
         StatusCode::UNAUTHORIZED,
@@ -155,16 +170,19 @@ fn invalid() -> ApiError {
     )
 }
 
-/// The peer's address: behind a trusted proxy the last address in `X-Forwarded-For` that is no trusted proxy.
-pub fn peer_behind(peer: IpAddr, forwarded: Option<&str>, trusted: &[ipnet::IpNet]) -> IpAddr {
+/// The peer's address: behind a trusted proxy the last address in all lines of `X-Forwarded-For` that is no trusted
+/// proxy. An IPv4 address is one, however the socket shows it.
+pub fn peer_behind(peer: IpAddr, forwarded: &[&str], trusted: &[ipnet::IpNet]) -> IpAddr {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|range| range.contains(ip));
+    let peer = peer.to_canonical();
     if !is_trusted(&peer) {
         return peer;
     }
     forwarded
-        .into_iter()
+        .iter()
+        .rev()
         .flat_map(|list| list.rsplit(','))
-        .map_while(|entry| entry.trim().parse::<IpAddr>().ok())
+        .map_while(|entry| entry.trim().parse::<IpAddr>().ok().map(|ip| ip.to_canonical()))
         .find(|ip| !is_trusted(ip))
         .unwrap_or(peer)
 }
@@ -178,11 +196,15 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let trusted = ["10.0.0.0/8".parse().unwrap()];
         for (peer, forwarded, expected) in [
-            ("1.2.3.4", Some("9.9.9.9"), "1.2.3.4"),
-            ("10.0.0.1", Some("9.9.9.9"), "9.9.9.9"),
-            ("10.0.0.1", Some("6.6.6.6, 9.9.9.9, 10.0.0.7"), "9.9.9.9"),
-            ("10.0.0.1", Some("6.6.6.6, junk, 10.0.0.7"), "10.0.0.1"),
-            ("10.0.0.1", None, "10.0.0.1"),
+            ("1.2.3.4", &["9.9.9.9"][..], "1.2.3.4"),
+            ("10.0.0.1", &["9.9.9.9"], "9.9.9.9"),
+            ("10.0.0.1", &["6.6.6.6, 9.9.9.9, 10.0.0.7"], "9.9.9.9"),
+            ("10.0.0.1", &["6.6.6.6", "9.9.9.9"], "9.9.9.9"),
+            ("10.0.0.1", &["6.6.6.6", "9.9.9.9", "10.0.0.7"], "9.9.9.9"),
+            ("10.0.0.1", &["6.6.6.6, junk, 10.0.0.7"], "10.0.0.1"),
+            ("10.0.0.1", &["6.6.6.6", "\u{0}"], "10.0.0.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("::ffff:10.0.0.1", &["::ffff:9.9.9.9"], "9.9.9.9"),
         ] {
             assert_eq!(peer_behind(ip(peer), forwarded, &trusted), ip(expected), "{peer} {forwarded:?}");
         }

@@ -1,10 +1,13 @@
 //! API keys, and who one is.
 
+use std::collections::BTreeSet;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use domain::{
     ids::KeyId,
     names::Name,
     policy::expiry::Lifetime,
+    time::Timestamp,
     workspace::{Command, KeyCreated, Scope},
 };
 use ipnet::IpNet;
@@ -28,10 +31,21 @@ pub async fn create(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Admin)?;
     let now = ports.clock.now();
+    // What the fields say is checked before an idempotency key is spent on it.
+    checked(&body.value, now)?;
     let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
     let secret = seed.secret(SecretKind::ApiKey, "key");
     let first_seen = seed.first_seen().unwrap_or(now);
-    let key = into_key(&body.value, KeyId::new(seed.uuid(first_seen, "key-id")), &secret, first_seen)?;
+    let Checked { name, scopes, ranges, expires_at } = checked(&body.value, first_seen)?;
+    let key = KeyCreated {
+        key_id: KeyId::new(seed.uuid(first_seen, "key-id")),
+        name,
+        scopes,
+        key_hash: secret.digest_hex(),
+        prefix: secret.preview(),
+        allowed_ip_ranges: ranges,
+        expires_at,
+    };
     let command = Command::CreateKey { key: key.clone(), now: first_seen };
     let done = ports.executor.workspace(caller.workspace, caller.who(), command).await?;
     let state = domain::workspace::Key { created: key, revoked: false };
@@ -42,17 +56,23 @@ pub async fn create(
     Ok(response.json(shown))
 }
 
-fn into_key(
-    body: &CreateKey,
-    key_id: KeyId,
-    secret: &crate::secrets::Secret,
-    now: domain::time::Timestamp,
-) -> Result<KeyCreated, ApiError> {
-    let scopes = match &body.scopes {
+/// What a key may be, from the fields of the request.
+struct Checked {
+    name: Name,
+    scopes: Vec<Scope>,
+    ranges: Vec<IpNet>,
+    expires_at: Option<Timestamp>,
+}
+
+fn checked(body: &CreateKey, now: Timestamp) -> Result<Checked, ApiError> {
+    let scopes: BTreeSet<Scope> = match &body.scopes {
         // The least that is of use: whoever wants more names it.
-        None => vec![Scope::Read],
+        None => BTreeSet::from([Scope::Read]),
         Some(names) => names.iter().map(|name| scope(name)).collect::<Result<_, _>>()?,
     };
+    if scopes.is_empty() {
+        return Err(ApiError::field("scopes", "must name at least one scope"));
+    }
     let ranges =
         body.allowed_ip_ranges.iter().flatten().map(|text| ip_range(text)).collect::<Result<_, _>>()?;
     let expires_at = match &body.expires_in {
@@ -61,15 +81,8 @@ fn into_key(
             Lifetime::parse(text).map_err(|error| ApiError::field("expiresIn", error))?.ends_at(now)
         }
     };
-    Ok(KeyCreated {
-        key_id,
-        name: Name::parse(&body.name).map_err(|error| ApiError::field("name", error))?,
-        scopes,
-        key_hash: secret.digest_hex(),
-        prefix: secret.preview(),
-        allowed_ip_ranges: ranges,
-        expires_at,
-    })
+    let name = Name::parse(&body.name).map_err(|error| ApiError::field("name", error))?;
+    Ok(Checked { name, scopes: scopes.into_iter().collect(), ranges, expires_at })
 }
 
 fn scope(name: &str) -> Result<Scope, ApiError> {
@@ -96,18 +109,8 @@ pub async fn list(
     let page = lists::page(&parameters)?;
     let workspace =
         ports.routes.workspace(caller.workspace).ok_or_else(|| ApiError::not_found("workspace", ""))?;
-    let after = page.cursor.as_deref().and_then(|cursor| cursor.parse::<KeyId>().ok());
-    let mut shown: Vec<_> = workspace
-        .state
-        .keys
-        .iter()
-        .filter(|(id, key)| !key.revoked && after.is_none_or(|after| **id > after))
-        .take(page.limit + 1)
-        .map(|(_, key)| present::key(&ports, key, None))
-        .collect();
-    let more = shown.len() > page.limit;
-    shown.truncate(page.limit);
-    let next = shown.last().filter(|_| more).map(|key| key.id.clone());
+    let keys = workspace.state.keys.iter().filter(|(_, key)| !key.revoked);
+    let (shown, next) = page.cut(keys.map(|(id, key)| (*id, present::key(&ports, key, None))))?;
     Ok(lists::answer(&request, &shown, next.as_deref()))
 }
 

@@ -9,17 +9,17 @@ use actix_web::{
         header::{HeaderMap, HeaderName, HeaderValue},
     },
 };
-use domain::ids::KeyId;
+use uuid::Uuid;
 
 use super::{Ports, error::ApiError};
 use crate::limits::{Key, Scope, Verdict};
 
-/// Counts a request of a key.
+/// Counts a request of a key, or of an agent with its own token.
 ///
 /// # Errors
 /// 429 with the seconds to wait.
-pub fn count_key(ports: &Ports, request: &HttpRequest, id: KeyId) -> Result<(), ApiError> {
-    let key = Key::id(Scope::ApiKey, id.uuid());
+pub fn count_caller(ports: &Ports, request: &HttpRequest, id: Uuid) -> Result<(), ApiError> {
+    let key = Key::id(Scope::ApiKey, id);
     judge(request, ports.limits.check(key, ports.settings.limit_key_per_min))
 }
 
@@ -35,6 +35,14 @@ pub fn count_public(ports: &Ports, request: &HttpRequest) -> Result<(), ApiError
 
 fn judge(request: &HttpRequest, verdict: Verdict) -> Result<(), ApiError> {
     request.extensions_mut().insert(verdict);
+    passed(verdict)
+}
+
+/// Goes on below the limit.
+///
+/// # Errors
+/// 429 with the seconds to wait.
+pub fn passed(verdict: Verdict) -> Result<(), ApiError> {
     if verdict.allowed {
         return Ok(());
     }
@@ -45,18 +53,21 @@ fn judge(request: &HttpRequest, verdict: Verdict) -> Result<(), ApiError> {
 
 /// Says on an answer what is left: the common fields, and those of the IETF draft (`RateLimit`, `RateLimit-Policy`).
 pub fn show(verdict: Verdict, headers: &mut HeaderMap) {
-    if verdict.limit == 0 {
-        return;
+    for (name, value) in fields(verdict) {
+        let value = HeaderValue::from_str(&value).expect("numbers are plain ASCII");
+        headers.insert(HeaderName::from_static(name), value);
     }
+}
+
+/// Those fields; none where there is no limit.
+pub fn fields(verdict: Verdict) -> impl Iterator<Item = (&'static str, String)> {
     let Verdict { limit, remaining, reset_s, .. } = verdict;
-    for (name, value) in [
+    let fields = [
         ("x-ratelimit-limit", limit.to_string()),
         ("x-ratelimit-remaining", remaining.to_string()),
         ("x-ratelimit-reset", reset_s.to_string()),
         ("ratelimit-policy", format!("\"minute\";q={limit};w=60")),
         ("ratelimit", format!("\"minute\";r={remaining};t={reset_s}")),
-    ] {
-        let value = HeaderValue::from_str(&value).expect("numbers are plain ASCII");
-        headers.insert(HeaderName::from_static(name), value);
-    }
+    ];
+    fields.into_iter().filter(move |_| limit > 0)
 }

@@ -1,6 +1,6 @@
 //! What all lists and writes share: paging, `Link`, positions, ETags, reading one's own writes.
 
-use std::time::Duration;
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
 use projections::{catalog::PageRequest, view::ViewError};
@@ -25,7 +25,7 @@ pub struct Page {
     pub cursor: Option<String>,
 }
 
-/// The query's parameters, refused when unknown: a misspelt filter must not answer with everything.
+/// The query's parameters, refused when unknown or given twice: a misspelt filter must not answer with everything.
 ///
 /// # Errors
 /// 400 naming the parameter.
@@ -33,10 +33,15 @@ pub fn parameters(request: &HttpRequest, known: &[&str]) -> Result<Vec<(String, 
     let pairs: Vec<(String, String)> = actix_web::web::Query::from_query(request.query_string())
         .map(actix_web::web::Query::into_inner)
         .map_err(|_| ApiError::field("query", "cannot be read"))?;
-    match pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-        Some((name, _)) => Err(ApiError::field(name, "is no parameter of this list")),
-        None => Ok(pairs),
+    for (index, (name, _)) in pairs.iter().enumerate() {
+        if !known.contains(&name.as_str()) {
+            return Err(ApiError::field(name, "is no parameter of this list"));
+        }
+        if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
+            return Err(ApiError::field(name, "is given twice"));
+        }
     }
+    Ok(pairs)
 }
 
 /// The value of a parameter.
@@ -61,6 +66,32 @@ pub fn page(pairs: &[(String, String)]) -> Result<Page, ApiError> {
 }
 
 impl Page {
+    /// Cuts a page out of what is in memory, in the order of its ids; answers the cursor of the next one.
+    ///
+    /// # Errors
+    /// 400 for a cursor that is no id.
+    pub fn cut<I: Ord + Copy + FromStr + Display, T>(
+        &self,
+        items: impl Iterator<Item = (I, T)>,
+    ) -> Result<(Vec<T>, Option<String>), ApiError> {
+        let after = match &self.cursor {
+            None => None,
+            Some(text) => Some(
+                text.parse::<I>()
+                    .map_err(|_| ApiError::field("cursor", "must be one that an earlier page gave"))?,
+            ),
+        };
+        let mut rest = items.filter(|(id, _)| after.is_none_or(|after| *id > after)).peekable();
+        let (mut page, mut last) = (Vec::new(), None);
+        while page.len() < self.limit
+            && let Some((id, item)) = rest.next()
+        {
+            page.push(item);
+            last = Some(id);
+        }
+        let next = last.filter(|_| rest.peek().is_some()).map(|id| id.to_string());
+        Ok((page, next))
+    }
     /// The same for the views.
     pub fn of_view(&self) -> PageRequest<'_> {
         PageRequest { limit: self.limit, cursor: self.cursor.as_deref() }

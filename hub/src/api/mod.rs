@@ -16,6 +16,7 @@ pub mod public;
 pub mod services;
 pub mod shares;
 pub mod tunnels;
+pub mod url;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
@@ -24,6 +25,7 @@ use dashmap::DashMap;
 use domain::{ids::KeyId, time::Timestamp};
 use projections::{access_log::AccessLogReader, catalog::CatalogReader, routes::Routes};
 
+use self::url::Url;
 use crate::{
     actors::Executor, clock::SharedClock, creation::Creator, edge::recorder::Recorder, event_log::SharedLog,
     gateway::Gateway, keyring::Keyring, links::Links, metrics::Metrics, readers::Views, settings::Settings,
@@ -67,8 +69,10 @@ impl Ports {
     /// The address that a request really comes from.
     pub fn peer_of(&self, request: &HttpRequest) -> Option<IpAddr> {
         let peer = request.peer_addr()?.ip();
-        let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
-        Some(caller::peer_behind(peer, forwarded, &self.settings.trusted_proxies))
+        // A proxy may add a line of its own below the one that the client sent.
+        let lines = request.headers().get_all("x-forwarded-for");
+        let forwarded: Vec<&str> = lines.map(|value| value.to_str().unwrap_or_default()).collect();
+        Some(caller::peer_behind(peer, &forwarded, &self.settings.trusted_proxies))
     }
     pub fn key_used(&self, id: KeyId, now: Timestamp) {
         self.last_used.insert(id, now);
@@ -77,68 +81,42 @@ impl Ports {
 
 /// Every URL of the API except the agents' session, which the gateway adds before these.
 pub fn routes(config: &mut web::ServiceConfig) {
-    config
+    let urls = [
         // For orchestrators and dashboards, without credentials.
-        .route("/health", web::get().to(health::health))
-        .route("/v1/health", web::get().to(health::health))
-        .route("/livez", web::get().to(health::livez))
-        .route("/readyz", web::get().to(health::readyz))
-        .route("/metrics", web::get().to(health::metrics))
+        Url::at("/health").get(health::health),
+        Url::at("/v1/health").get(health::health),
+        Url::at("/livez").get(health::livez),
+        Url::at("/readyz").get(health::readyz),
+        Url::at("/metrics").get(health::metrics),
         // Workspace and keys.
-        .route("/v1/whoami", web::get().to(keys::whoami))
-        .route("/v1/workspace", web::get().to(keys::workspace))
-        .service(
-            web::resource("/v1/api-keys")
-                .route(web::get().to(keys::list))
-                .route(web::post().to(keys::create)),
-        )
-        .service(web::resource("/v1/api-keys/{id}").route(web::delete().to(keys::revoke)))
+        Url::at("/v1/whoami").get(keys::whoami),
+        Url::at("/v1/workspace").get(keys::workspace),
+        Url::at("/v1/api-keys").get(keys::list).post(keys::create),
+        Url::at("/v1/api-keys/{id}").delete(keys::revoke),
         // Agents.
-        .service(web::resource("/v1/agents/register").route(web::post().to(agents::register)))
-        .service(web::resource("/v1/agents/provision").route(web::post().to(agents::provision)))
-        .service(web::resource("/v1/agents").route(web::get().to(agents::list)))
-        .service(web::resource("/v1/agents/online").route(web::get().to(agents::online)))
-        .service(
-            web::resource("/v1/agents/{id}")
-                .route(web::get().to(agents::get))
-                .route(web::delete().to(agents::delete)),
-        )
+        Url::at("/v1/agents/register").post(agents::register),
+        Url::at("/v1/agents/provision").post(agents::provision),
+        Url::at("/v1/agents").get(agents::list),
+        Url::at("/v1/agents/online").get(agents::online),
+        Url::at("/v1/agents/{id}").get(agents::get).delete(agents::delete),
         // Tunnels, and the same things as services.
-        .service(
-            web::resource("/v1/tunnels")
-                .route(web::get().to(tunnels::list))
-                .route(web::post().to(tunnels::create)),
-        )
-        .service(
-            web::resource("/v1/tunnels/{id}")
-                .route(web::get().to(tunnels::get))
-                .route(web::patch().to(tunnels::update))
-                .route(web::delete().to(tunnels::delete)),
-        )
-        .service(web::resource("/v1/tunnels/{id}/connect").route(web::post().to(tunnels::connect)))
-        .service(web::resource("/v1/tunnels/{id}/share").route(web::post().to(shares::create_for_tunnel)))
-        .service(web::resource("/v1/services/register").route(web::post().to(services::register)))
-        .service(web::resource("/v1/services").route(web::get().to(tunnels::list)))
-        .service(
-            web::resource("/v1/services/{id}")
-                .route(web::get().to(tunnels::get))
-                .route(web::patch().to(tunnels::update))
-                .route(web::delete().to(tunnels::delete)),
-        )
-        .service(
-            web::resource("/v1/services/{id}/shares")
-                .route(web::get().to(shares::list_of_service))
-                .route(web::post().to(shares::create_for_service)),
-        )
-        .service(web::resource("/v1/services/{id}/check").route(web::post().to(services::check)))
+        Url::at("/v1/tunnels").get(tunnels::list).post(tunnels::create),
+        Url::at("/v1/tunnels/{id}").get(tunnels::get).patch(tunnels::update).delete(tunnels::delete),
+        Url::at("/v1/tunnels/{id}/connect").post(tunnels::connect),
+        Url::at("/v1/tunnels/{id}/share").post(shares::create_for_tunnel),
+        Url::at("/v1/services/register").post(services::register),
+        Url::at("/v1/services").get(tunnels::list),
+        Url::at("/v1/services/{id}").get(tunnels::get).patch(tunnels::update).delete(tunnels::delete),
+        Url::at("/v1/services/{id}/shares").get(shares::list_of_service).post(shares::create_for_service),
+        Url::at("/v1/services/{id}/check").post(services::check),
         // Shares.
-        .service(web::resource("/v1/shares").route(web::get().to(shares::list)))
-        .service(
-            web::resource("/v1/shares/{id}")
-                .route(web::get().to(shares::get))
-                .route(web::delete().to(shares::revoke)),
-        )
-        .service(web::resource("/v1/shares/{id}/logs").route(web::get().to(shares::logs)))
-        .service(web::resource("/v1/shared/{token}/info").route(web::get().to(shares::info)))
-        .default_service(web::to(problems::no_such_url));
+        Url::at("/v1/shares").get(shares::list),
+        Url::at("/v1/shares/{id}").get(shares::get).delete(shares::revoke),
+        Url::at("/v1/shares/{id}/logs").get(shares::logs),
+        Url::at("/v1/shared/{token}/info").get(shares::info),
+    ];
+    for url in urls {
+        config.service(url.finish());
+    }
+    config.default_service(web::to(problems::no_such_url));
 }

@@ -9,10 +9,10 @@ use futures_util::FutureExt as _;
 use http::{Method, Response, header};
 use schemas::problem::Problem;
 
-use super::{Ports, error::ApiError, shares};
+use super::{Ports, error::ApiError, limit, shares};
 use crate::{
     edge::{PublicEndpoints, PublicPlace, PublicRequest},
-    limits::{Key, Scope},
+    limits::{Key, Scope, Verdict},
 };
 
 /// Answers once start-up has put the ports in place; 503 before.
@@ -24,32 +24,39 @@ pub fn endpoints(ports: Arc<OnceLock<web::Data<Ports>>>) -> PublicEndpoints {
 }
 
 fn respond(ports: Option<&Ports>, request: &PublicRequest) -> Response<Bytes> {
+    let mut verdict = Verdict::UNLIMITED;
     let answered = match ports {
         None => Err(ApiError::unavailable("starting", "The hub is starting; try again in a moment.")),
-        Some(ports) => answer(ports, request),
+        Some(ports) => {
+            let key = Key::address(Scope::Public, request.visitor);
+            verdict = ports.limits.check(key, ports.settings.limit_public_per_min);
+            answer(ports, request, verdict)
+        }
     };
-    let (status, body) = match answered {
-        Ok(body) => (http::StatusCode::OK, body),
-        Err(error) => problem(&error, request),
-    };
-    Response::builder()
-        .status(status)
+    let mut response = Response::builder()
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::CACHE_CONTROL, "no-store")
-        .header("x-request-id", request.request.to_string())
-        .body(body)
-        .expect("status and headers are plain")
+        .header("x-request-id", request.request.to_string());
+    for (name, value) in limit::fields(verdict) {
+        response = response.header(name, value);
+    }
+    let (status, body) = match answered {
+        Ok(body) => (http::StatusCode::OK, body),
+        Err(error) => {
+            if let Some(seconds) = error.retry_after {
+                response = response.header(header::RETRY_AFTER, seconds);
+            }
+            if error.status == actix_web::http::StatusCode::METHOD_NOT_ALLOWED {
+                response = response.header(header::ALLOW, "GET, HEAD");
+            }
+            problem(&error, request)
+        }
+    };
+    response.status(status).body(body).expect("status and headers are plain")
 }
 
-fn answer(ports: &Ports, request: &PublicRequest) -> Result<Bytes, ApiError> {
-    let key = Key::address(Scope::Public, request.visitor);
-    let verdict = ports.limits.check(key, ports.settings.limit_public_per_min);
-    if !verdict.allowed {
-        let words =
-            format!("At most {} requests per minute; try again in {} s.", verdict.limit, verdict.reset_s);
-        let error = ApiError::new(actix_web::http::StatusCode::TOO_MANY_REQUESTS, "rate_limited", words);
-        return Err(ApiError { retry_after: Some(u64::from(verdict.reset_s)), ..error });
-    }
+fn answer(ports: &Ports, request: &PublicRequest, verdict: Verdict) -> Result<Bytes, ApiError> {
+    limit::passed(verdict)?;
     match request.place {
         PublicPlace::Info if matches!(request.method, Method::GET | Method::HEAD) => {
             let info = shares::info_of(ports, &request.token)?;

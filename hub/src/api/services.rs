@@ -6,7 +6,13 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use domain::{target::Target, tunnel::TunnelUpdated, workspace::Scope};
 use schemas::rest::RegisterService;
 
-use super::{Ports, agents, body::Body, caller::Caller, error::ApiError, idempotency, tunnels};
+use super::{
+    Ports, agents,
+    body::{Body, Nothing},
+    caller::Caller,
+    error::ApiError,
+    idempotency, tunnels,
+};
 use crate::creation::NewTunnel;
 
 /// How long an agent may look at its target.
@@ -53,6 +59,7 @@ pub async fn check(
     ports: web::Data<Ports>,
     caller: Caller,
     id: web::Path<String>,
+    _nothing: Nothing,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = tunnels::find(&ports, &caller, &id)?;

@@ -48,23 +48,18 @@ pub async fn create(
     body: Body<CreateTunnel>,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
+    // What the fields say is checked before an idempotency key is spent on it.
+    let lifetime = body.value.expires_in.as_deref().map(Lifetime::parse).transpose();
+    let lifetime = lifetime.map_err(|error| ApiError::field("expiresIn", error))?;
+    let name = body.value.name.as_deref().map(name).transpose()?;
+    let target = target(&body.value.target)?;
+    let protocol = protocol(body.value.protocol.as_deref())?;
+    let (agent_id, _) = agents::find(&ports, &caller, &body.value.agent_id)?;
     let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
     let now = seed.first_seen().unwrap_or_else(|| ports.clock.now());
-    let expires_at = match &body.value.expires_in {
-        None => None,
-        Some(text) => {
-            Lifetime::parse(text).map_err(|error| ApiError::field("expiresIn", error))?.ends_at(now)
-        }
-    };
-    let (agent_id, _) = agents::find(&ports, &caller, &body.value.agent_id)?;
-    let new = NewTunnel {
-        agent_id,
-        name: body.value.name.as_deref().map(name).transpose()?,
-        target: target(&body.value.target)?,
-        protocol: protocol(body.value.protocol.as_deref())?,
-        is_public: body.value.is_public.unwrap_or(false),
-        expires_at,
-    };
+    let expires_at = lifetime.and_then(|lifetime| lifetime.ends_at(now));
+    let is_public = body.value.is_public.unwrap_or(false);
+    let new = NewTunnel { agent_id, name, target, protocol, is_public, expires_at };
     let (id, done) = make(&ports, &caller, &seed, new).await?;
     shown(&ports, &caller, StatusCode::CREATED, id, done)
 }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_cli::agent::AgentStatus;
+use agent_cli::agent::{AgentStatus, Reason, TunnelView};
 use domain::{
     agent::{self, DisconnectReason},
     event::Event,

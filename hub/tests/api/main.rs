@@ -1,7 +1,9 @@
 //! The Control API against a whole hub in the test's process: status, body and what became of it in the log.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its hub has nothing to say")]
 
+mod agents;
 mod health;
 mod keys;
+mod methods;
 mod support;
 mod tunnels;

@@ -30,6 +30,7 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) etag: Option<String>,
     pub(crate) link: Option<String>,
+    pub(crate) allow: Option<String>,
     pub(crate) body: Value,
 }
 
@@ -125,8 +126,9 @@ impl Running {
 async fn read(response: Response) -> Answer {
     let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
     let (status, etag, link) = (response.status(), header("etag"), header("link"));
+    let allow = header("allow");
     let text = response.text().await.unwrap();
-    Answer { status, etag, link, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    Answer { status, etag, link, allow, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
 }
 
 impl Answer {

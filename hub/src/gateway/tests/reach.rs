@@ -27,6 +27,43 @@ fn a_local_port_leads_to_a_teammates_tunnel_across_a_reconnect() {
 }
 
 #[test]
+fn what_a_local_port_refuses_is_counted_by_its_reason() {
+    with_hub(GatewaySettings::default(), async |hub| {
+        let workspace = hub.workspace().await;
+        let (agent, reacher) = (hub.agent(workspace).await, hub.agent(workspace).await);
+        let (handle, other) = (hub.run(&agent).await, hub.run(&reacher).await);
+        let (target, echoing) = echo().await;
+        let tunnel = hub.working_tunnel(&agent, target).await;
+        let port = other.reach(tunnel.id.uuid().as_u128(), 0).await.unwrap();
+        let mut refusals = port.refusals();
+        let mut refused = async |reason: Reason| {
+            let mut socket = TcpStream::connect(("127.0.0.1", port.port())).await.unwrap();
+            assert!(was_reset(&ended(&mut socket).await), "{reason:?}");
+            let refusals = soon(refusals.wait_for(|refusals| refusals.contains_key(&reason))).await.unwrap();
+            assert_eq!(refusals[&reason].count, 1, "{refusals:?}");
+            refusals[&reason].words.clone()
+        };
+
+        echoing.abort();
+        let _ = echoing.await;
+        let words = refused(Reason::TargetUnreachable).await;
+        assert!(words.contains(&target.to_string()), "{words}");
+        let mut states = handle.tunnel_states();
+        let is_dead = |view: &TunnelView| matches!(view.servable, Some(Servable::Unreachable(_)));
+        soon(states.wait_for(|views| views.values().any(is_dead))).await.unwrap();
+
+        hub.tell(&agent, tunnel.id, tunnel::Command::Pause).await;
+        refused(Reason::TunnelPaused).await;
+        hub.tell(&agent, tunnel.id, tunnel::Command::Resume).await;
+        handle.stop().await;
+        refused(Reason::AgentOffline).await;
+        hub.tell(&agent, tunnel.id, tunnel::Command::Delete { reason: DeleteReason::Requested }).await;
+        refused(Reason::TunnelGone).await;
+        other.stop().await;
+    });
+}
+
+#[test]
 fn a_tunnel_of_another_workspace_does_not_exist() {
     with_hub(GatewaySettings::default(), async |hub| {
         let (agent, stranger) = (hub.lone_agent().await, hub.lone_agent().await);
