@@ -7,8 +7,8 @@ use domain::ids::{AgentId, TunnelId};
 use futures_util::future::BoxFuture;
 use schemas::frames::StreamKind;
 
-/// Both directions of a stream, raw bytes, registered with the runtime of whoever opened it.
-pub type Stream = tokio::net::TcpStream;
+/// Both directions of a stream, raw bytes; a plain one is registered with the runtime of whoever opened it.
+pub type Stream = wire::side::Carrier;
 
 /// Why a stream was not opened. Nothing of the caller's bytes was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

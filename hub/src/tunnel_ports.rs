@@ -21,13 +21,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    gateway::{
-        Gateway,
-        relay::{self, Relayed},
-    },
-    streams::Streams as _,
+use wire::{
+    relay::{Relayed, any_cancelled, relay},
+    side::{Tcp, prepare, reset},
 };
+
+use crate::{gateway::Gateway, streams::Streams as _};
 
 /// Connections that the system keeps until the hub takes them.
 const BACKLOG: i32 = 1_024;
@@ -227,7 +226,7 @@ async fn accept(
             }
         };
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-            relay::reset(socket);
+            reset(socket);
             continue;
         };
         let gateway = gateway.clone();
@@ -241,16 +240,16 @@ async fn accept(
 
 /// One connection through a port; `None`: it never became a stream and was reset.
 async fn carry(gateway: &Gateway, tunnel: TunnelId, socket: TcpStream, peer: SocketAddr) -> Option<Relayed> {
-    relay::prepare(&socket);
+    prepare(&socket);
     let Ok(admitted) = gateway.admit(tunnel) else {
-        relay::reset(socket);
+        reset(socket);
         return None;
     };
     match gateway.open(admitted.agent, tunnel, StreamKind::Tcp, &peer.to_string()).await {
-        Ok(upstream) => Some(relay::relay(socket, upstream, &admitted.tokens).await),
+        Ok(upstream) => Some(relay(Tcp::from(socket), upstream, any_cancelled(admitted.tokens)).await),
         Err(error) => {
             tracing::debug!(%tunnel, %error, "a tunnel connection could not be opened");
-            relay::reset(socket);
+            reset(socket);
             None
         }
     }

@@ -84,6 +84,7 @@ pub enum Frame {
     StreamOpen(StreamOpen),
     StreamAccepted(StreamAccepted),
     StreamRefused(StreamRefused),
+    StreamAdopt(StreamAdopt),
 }
 
 /// Are you there?
@@ -207,8 +208,13 @@ pub struct CheckResult {
 pub enum StreamKind {
     /// Raw bytes of a tunnel port or of `reach`.
     Tcp,
-    /// Requests of the share edge: the agent dials the target and relays bytes all the same.
+    /// HTTP/1.1 requests of the share edge: the agent dials the target, speaks TLS with it where the tunnel's protocol
+    /// is `https`, and relays bytes.
     Http,
+    /// HTTP/2 requests of the share edge: as `Http`, with `h2` as the protocol that TLS agrees on.
+    Http2,
+    /// Datagrams of one peer, each preceded by its length as a u16, big-endian.
+    Udp,
 }
 
 /// The first frame on a data connection: hub to agent on a `serve` connection, agent to hub on a `reach` connection.
@@ -218,6 +224,13 @@ pub struct StreamOpen {
     pub kind: StreamKind,
     /// The address of whoever is at the other end, for the agent's own telemetry; may be empty.
     pub peer: String,
+}
+/// The first frame on a `serve` connection that takes over a running stream of the session's link: from the next byte on
+/// the socket is raw in both directions, each beginning after that direction's [`link::Kind::Moved`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct StreamAdopt {
+    /// The stream's number on the link.
+    pub stream: u32,
 }
 /// The target was dialled; from the next byte on the socket is raw in both directions.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -290,6 +303,7 @@ impl Frame {
             Self::StreamOpen(_) => 64,
             Self::StreamAccepted(_) => 65,
             Self::StreamRefused(_) => 66,
+            Self::StreamAdopt(_) => 67,
         }
     }
 
@@ -328,6 +342,7 @@ impl Frame {
             Self::StreamOpen(body) => write(out, body),
             Self::StreamAccepted(body) => write(out, body),
             Self::StreamRefused(body) => write(out, body),
+            Self::StreamAdopt(body) => write(out, body),
         }
     }
 
@@ -371,6 +386,7 @@ impl Frame {
             64 => Self::StreamOpen(read(kind, body)?),
             65 => Self::StreamAccepted(read(kind, body)?),
             66 => Self::StreamRefused(read(kind, body)?),
+            67 => Self::StreamAdopt(read(kind, body)?),
             _ if header.flags & FLAG_OPTIONAL != 0 => return Ok(None),
             _ => return Err(FrameError::UnknownKind(kind)),
         };
@@ -446,6 +462,8 @@ pub mod preface {
         Serve,
         /// The agent, at once: it reaches somebody's tunnel.
         Reach,
+        /// Nobody: it becomes the session's [`super::link`].
+        Link,
     }
 
     impl Purpose {
@@ -453,6 +471,7 @@ pub mod preface {
             match self {
                 Self::Serve => "serve",
                 Self::Reach => "reach",
+                Self::Link => "link",
             }
         }
     }
@@ -460,6 +479,140 @@ pub mod preface {
     /// What the proof is computed over.
     pub fn proof_text(session: &str, counter: u64, purpose: Purpose) -> String {
         format!("pconnect/1\n{session}\n{counter}\n{}", purpose.name())
+    }
+}
+
+/// Frames of a link: one data connection that carries many streams. Small and flat, since every piece of a small
+/// stream pays for one: `{stream u32, kind u8, flags u8, length u16, body}`, big-endian.
+///
+/// A stream is opened by either side under a number of its own (the hub's are even, the agent's odd) that no running
+/// stream has. The opener may send data at once. Each direction ends with `End`, or moves to a data connection of its own with
+/// `Moved` as its last frame here; `Reset` ends both at once.
+pub mod link {
+    /// Stream, kind, flags and length.
+    pub const HEADER_BYTES: usize = 8;
+    /// The longest body, in bytes: one stream's piece must not hold up the others for long.
+    pub const BODY_BYTES_MAX: usize = 16 * 1024;
+    /// What a stream may send before the other side has given credit, and the most credit it ever has.
+    pub const WINDOW_BYTES: u32 = 64 * 1024;
+    /// How many streams one link carries at once.
+    pub const STREAMS_MAX: usize = 8_192;
+
+    /// What a frame of a link says.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Kind {
+        /// Body: [`super::StreamOpen`].
+        Open,
+        /// The target was dialled. No body.
+        Accepted,
+        /// Body: [`super::StreamRefused`]; the stream is over.
+        Refused,
+        /// Bytes.
+        Data,
+        /// This direction has said all. No body.
+        End,
+        /// The stream is over in both directions, not in order. No body.
+        Reset,
+        /// Body: u32, that many more bytes may be sent.
+        Credit,
+        /// What follows in this direction goes over the data connection that began with
+        /// [`super::StreamAdopt`]. No body.
+        Moved,
+    }
+
+    impl Kind {
+        /// The number on the wire, for ever.
+        pub const fn number(self) -> u8 {
+            match self {
+                Self::Open => 1,
+                Self::Accepted => 2,
+                Self::Refused => 3,
+                Self::Data => 4,
+                Self::End => 5,
+                Self::Reset => 6,
+                Self::Credit => 7,
+                Self::Moved => 8,
+            }
+        }
+
+        const fn of(number: u8) -> Option<Self> {
+            Some(match number {
+                1 => Self::Open,
+                2 => Self::Accepted,
+                3 => Self::Refused,
+                4 => Self::Data,
+                5 => Self::End,
+                6 => Self::Reset,
+                7 => Self::Credit,
+                8 => Self::Moved,
+                _ => return None,
+            })
+        }
+    }
+
+    /// A frame's first bytes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Header {
+        pub stream: u32,
+        pub kind: Kind,
+        pub length: usize,
+    }
+
+    impl Header {
+        /// # Panics
+        /// With a length over [`BODY_BYTES_MAX`].
+        pub fn bytes(self) -> [u8; HEADER_BYTES] {
+            assert!(self.length <= BODY_BYTES_MAX, "callers cut their bytes into pieces");
+            let [a, b, c, d] = self.stream.to_be_bytes();
+            let [high, low] = u16::try_from(self.length).expect("checked above").to_be_bytes();
+            [a, b, c, d, self.kind.number(), 0, high, low]
+        }
+
+        /// Reads a header; `Ok(None)` while there are fewer than [`HEADER_BYTES`] bytes. Flags are reserved and not
+        /// looked at.
+        ///
+        /// # Errors
+        /// [`super::FrameError`]: an unknown kind, or a body over the limit.
+        pub fn read(bytes: &[u8]) -> Result<Option<Self>, super::FrameError> {
+            let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+            let [a, b, c, d, kind, _, high, low] = *header;
+            let kind = Kind::of(kind).ok_or(super::FrameError::UnknownKind(kind.into()))?;
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            if length > BODY_BYTES_MAX {
+                return Err(super::FrameError::TooLarge(length));
+            }
+            Ok(Some(Self { stream: u32::from_be_bytes([a, b, c, d]), kind, length }))
+        }
+    }
+
+    /// The body of [`Kind::Open`].
+    pub fn open_bytes(open: &super::StreamOpen) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        super::write(&mut bytes, open).expect("plain data encodes");
+        bytes
+    }
+
+    /// Reads the body of [`Kind::Open`].
+    ///
+    /// # Errors
+    /// [`super::FrameError::Body`].
+    pub fn open_from(body: &[u8]) -> Result<super::StreamOpen, super::FrameError> {
+        super::read(Kind::Open.number().into(), body)
+    }
+
+    /// The body of [`Kind::Refused`].
+    pub fn refused_bytes(refused: &super::StreamRefused) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        super::write(&mut bytes, refused).expect("plain data encodes");
+        bytes
+    }
+
+    /// Reads the body of [`Kind::Refused`].
+    ///
+    /// # Errors
+    /// [`super::FrameError::Body`].
+    pub fn refused_from(body: &[u8]) -> Result<super::StreamRefused, super::FrameError> {
+        super::read(Kind::Refused.number().into(), body)
     }
 }
 

@@ -22,7 +22,6 @@ use schemas::{
     rest::{DiagnosticStep, Diagnostics},
 };
 use tokio::{
-    net::TcpStream,
     sync::{Semaphore, mpsc},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
@@ -36,8 +35,9 @@ use tokio_tungstenite::{
     },
 };
 use tokio_util::sync::CancellationToken;
+use wire::side::Carrier;
 
-use super::{Agent, AgentStatus, check, data, dialer, ports, relay, tunnels::Tunnels};
+use super::{Agent, AgentStatus, check, data, hub_connection, ports, tunnels::Tunnels};
 
 /// The waits between tries: twice as long each time, up to this, and a random half of it less. At most 3 s, so that an
 /// agent is back within 5 s of its hub.
@@ -50,7 +50,7 @@ const CHECKS_MAX: usize = 16;
 /// How long a goodbye may take to leave.
 const GOODBYE_PATIENCE: Duration = Duration::from_millis(500);
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Carrier>;
 
 /// A live session as data connections need it.
 #[derive(Debug)]
@@ -179,9 +179,7 @@ async fn greet(agent: &Agent, token: &str) -> Result<(Socket, Welcome), End> {
     let hub =
         agent.0.hub.as_ref().map_err(|error| End::Refused { code: "hub_url", message: error.clone() })?;
     let lost = |error: std::io::Error| End::Lost(error.to_string());
-    let addresses = dialer::resolve(&hub.host, hub.port).await.map_err(lost)?;
-    let socket = dialer::race(addresses).await.map_err(lost)?;
-    relay::prepare(&socket);
+    let socket = hub_connection::connect(hub).await.map_err(lost)?;
     let mut request = format!("ws://{}{SESSION_PATH}", hub.authority)
         .into_client_request()
         .map_err(|error| End::Refused { code: "hub_url", message: error.to_string() })?;
@@ -344,7 +342,8 @@ impl Conversation<'_> {
             | Frame::CheckResult(_)
             | Frame::StreamOpen(_)
             | Frame::StreamAccepted(_)
-            | Frame::StreamRefused(_) => {
+            | Frame::StreamRefused(_)
+            | Frame::StreamAdopt(_) => {
                 return Err(End::Lost("the hub sent a frame that a hub does not send".to_owned()));
             }
         }

@@ -8,12 +8,17 @@ use schemas::frames::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 
-use super::{Agent, control::Link, dialer, frame_io, refusals::Reason, relay};
+use wire::{
+    frame_io,
+    relay::relay,
+    side::{Carrier, Tcp},
+};
+
+use super::{Agent, control::Link, dialer, hub_connection, refusals::Reason};
 
 /// How long the hub may take to accept a connection and its preface.
 const HUB_PATIENCE: Duration = Duration::from_secs(10);
@@ -102,7 +107,7 @@ async fn serve(agent: Agent, link: Arc<Link>, place: Option<OwnedSemaphorePermit
 }
 
 /// Dials the target of a stream that the hub opened, and relays.
-async fn stream(agent: &Agent, mut socket: TcpStream, open: &StreamOpen) {
+async fn stream(agent: &Agent, mut socket: Carrier, open: &StreamOpen) {
     let Ok(_room) = Arc::clone(&agent.0.streams).try_acquire_owned() else {
         return refuse(socket, RefusalCode::Busy, "the agent has too many streams open").await;
     };
@@ -119,7 +124,7 @@ async fn stream(agent: &Agent, mut socket: TcpStream, open: &StreamOpen) {
         Ok(dialled) => {
             agent.0.tunnels.dialled(open.tunnel, true);
             if frame_io::write(&mut socket, &Frame::StreamAccepted(StreamAccepted {})).await.is_ok() {
-                relay::relay(socket, dialled, std::slice::from_ref(&agent.0.stop)).await;
+                relay(socket, Tcp::from(dialled), agent.0.stop.cancelled()).await;
             }
         }
         Err(error) => {
@@ -129,7 +134,7 @@ async fn stream(agent: &Agent, mut socket: TcpStream, open: &StreamOpen) {
     }
 }
 
-async fn refuse(mut socket: TcpStream, code: RefusalCode, message: &str) {
+async fn refuse(mut socket: Carrier, code: RefusalCode, message: &str) {
     let refused = Frame::StreamRefused(StreamRefused { code, message: message.to_owned() });
     if frame_io::write(&mut socket, &refused).await.is_ok() {
         let _ = socket.shutdown().await;
@@ -137,7 +142,7 @@ async fn refuse(mut socket: TcpStream, code: RefusalCode, message: &str) {
 }
 
 /// Opens a stream to a tunnel of the workspace; what comes next on the socket is raw.
-pub(super) async fn reach(agent: &Agent, link: &Link, tunnel: u128) -> Result<TcpStream, ReachFailure> {
+pub(super) async fn reach(agent: &Agent, link: &Link, tunnel: u128) -> Result<Carrier, ReachFailure> {
     let mut socket = connect(agent, link, Purpose::Reach).await?;
     let open = Frame::StreamOpen(StreamOpen { tunnel, kind: StreamKind::Tcp, peer: String::new() });
     frame_io::write(&mut socket, &open).await?;
@@ -154,11 +159,10 @@ pub(super) async fn reach(agent: &Agent, link: &Link, tunnel: u128) -> Result<Tc
 }
 
 /// A data connection up to the hub's `101`.
-async fn connect(agent: &Agent, link: &Link, purpose: Purpose) -> io::Result<TcpStream> {
+async fn connect(agent: &Agent, link: &Link, purpose: Purpose) -> io::Result<Carrier> {
     let hub = agent.0.hub.as_ref().map_err(|error| io::Error::other(error.clone()))?;
     let connecting = async {
-        let mut socket = dialer::race(dialer::resolve(&hub.host, hub.port).await?).await?;
-        relay::prepare(&socket);
+        let mut socket = hub_connection::connect(hub).await?;
         let (counter, proof) = link.proof(purpose);
         let request = format!(
             "GET {STREAM_PATH} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n{}: {}\r\n\
@@ -183,12 +187,26 @@ async fn connect(agent: &Agent, link: &Link, purpose: Purpose) -> io::Result<Tcp
 }
 
 /// Reads the head of an HTTP answer and leaves what follows it in the socket.
-async fn read_head(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn read_head(socket: &mut Carrier) -> io::Result<Vec<u8>> {
     const END: &[u8] = b"\r\n\r\n";
     let mut head = Vec::new();
     let mut seen = [0; BYTES_MAX];
     loop {
-        let length = socket.peek(&mut seen).await?;
+        let length = match socket {
+            Carrier::Plain(tcp) => tcp.socket().peek(&mut seen).await?,
+            // Nothing can be put back, and what is read comes from memory.
+            Carrier::Wrapped(_) => {
+                let byte = socket.read_u8().await?;
+                head.push(byte);
+                if head.ends_with(END) {
+                    return Ok(head);
+                }
+                if head.len() > BYTES_MAX {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                continue;
+            }
+        };
         if length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

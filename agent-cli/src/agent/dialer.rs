@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::relay;
+use wire::side::prepare;
 
 /// How long a target may take to accept a connection, name look-up included.
 pub(super) const DIAL_PATIENCE: Duration = Duration::from_secs(5);
@@ -74,7 +74,7 @@ pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, "it does not answer within 5 seconds");
     let connected = timeout(DIAL_PATIENCE, async { race(resolve(host, port).await?).await });
     let socket = connected.await.map_err(|_| late())??;
-    relay::prepare(&socket);
+    prepare(&socket);
     Ok(socket)
 }
 

@@ -1,7 +1,7 @@
 //! The agent: one identity's connection to the hub, kept for ever, and everything that runs over it.
 //!
 //! Reading order: [`control`] (the control connection and its reconnects), [`tunnels`] (what this machine exposes),
-//! [`dialer`] (what may be dialled), [`data`] (data connections), [`ports`] (what this machine reaches), [`relay`].
+//! [`dialer`] (what may be dialled), [`data`] (data connections), [`ports`] (what this machine reaches); [`wire`] carries the bytes.
 //! Invariants: only targets on the allow-list are ever dialled, whatever the hub says; nothing the hub sends makes an
 //! agent hold unbounded memory; a lost hub is sought again until [`AgentHandle::stop`].
 
@@ -9,11 +9,10 @@ mod check;
 mod control;
 mod data;
 mod dialer;
-mod frame_io;
 mod hub_address;
+mod hub_connection;
 mod ports;
 pub(crate) mod refusals;
-mod relay;
 mod tunnels;
 
 use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};

@@ -15,11 +15,15 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use wire::{
+    relay::relay,
+    side::{Carrier, Tcp, prepare, reset},
+};
+
 use super::{
     Agent,
     data::{self, ReachFailure},
     refusals::{self, Reason, Refusals},
-    relay,
 };
 
 /// How long a connection waits for a session when the hub is being sought.
@@ -145,14 +149,14 @@ async fn carry(
     over: &CancellationToken,
     refusals: &watch::Sender<Refusals>,
 ) {
-    relay::prepare(&socket);
+    prepare(&socket);
     let opened = tokio::select! {
-        () = over.cancelled() => return relay::reset(socket),
+        () = over.cancelled() => return reset(socket),
         opened = open_stream(agent, tunnel) => opened,
     };
     match opened {
         Ok(upstream) => {
-            relay::relay(socket, upstream, std::slice::from_ref(over)).await;
+            relay(Tcp::from(socket), upstream, over.cancelled()).await;
         }
         Err(error) => {
             tracing::debug!(%error, "a local connection could not be led to its tunnel");
@@ -164,11 +168,11 @@ async fn carry(
 /// Counts before the client can know: whoever was refused finds the reason shown.
 fn refuse(socket: TcpStream, refusals: &watch::Sender<Refusals>, reason: Reason, words: &str) {
     refusals.send_modify(|refusals| refusals::add(refusals, reason, 1, words));
-    relay::reset(socket);
+    reset(socket);
 }
 
 /// Opens a stream, waiting for the hub while it is away: nothing of the client's bytes was read yet.
-async fn open_stream(agent: &Agent, tunnel: u128) -> Result<TcpStream, ReachFailure> {
+async fn open_stream(agent: &Agent, tunnel: u128) -> Result<Carrier, ReachFailure> {
     let deadline = Instant::now() + LINK_PATIENCE;
     let mut links = agent.0.link.subscribe();
     loop {

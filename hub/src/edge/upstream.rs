@@ -140,8 +140,6 @@ impl Lane {
     /// Opens a connection.
     pub(super) async fn open(&self, core: &Core, peer: &str) -> Result<Upstream, OpenError> {
         let stream = core.shared.deps.streams.open(self.agent, self.tunnel, StreamKind::Http, peer).await?;
-        // A stream is dead when this fails, and says so itself.
-        let _ = stream.set_nodelay(true);
         let (sender, connection) = Builder::new()
             .max_header_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))

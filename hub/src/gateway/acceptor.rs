@@ -26,7 +26,8 @@ use socket2::{SockRef, Socket};
 use tokio::{io::Interest, net::TcpStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Gateway, data, relay};
+use super::{Gateway, data};
+use wire::side::{prepare, reset};
 
 /// The listener's limits.
 #[derive(Debug, Clone)]
@@ -145,15 +146,15 @@ where
                             (Rc::clone(&http), gateway.clone(), Arc::clone(&silent));
                         let wait = Duration::from_millis(settings.first_bytes_ms_max);
                         async move {
-                            relay::prepare(&socket);
+                            prepare(&socket);
                             match look(&socket, &silent, wait).await {
-                                Some(First::Data) => data::serve(&gateway, socket).await,
+                                Some(First::Data) => data::serve(&gateway, socket.into()).await,
                                 Some(First::Http) => {
                                     let peer = socket.peer_addr().ok();
                                     // A broken connection is the client's affair.
                                     let _ = http.call((socket, Protocol::Http1, peer)).await;
                                 }
-                                None => relay::reset(socket),
+                                None => reset(socket),
                             }
                             Ok::<_, ()>(())
                         }

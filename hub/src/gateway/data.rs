@@ -8,15 +8,20 @@ use schemas::frames::{
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::timeout,
 };
 use uuid::Uuid;
 
+use wire::{
+    frame_io,
+    relay::{any_cancelled, relay},
+    side::Carrier,
+};
+
 use super::{
-    Gateway, frame_io,
+    Gateway,
+    pool::Parked,
     preface::{self, Preface},
-    relay,
     sessions::Session,
 };
 use crate::{
@@ -34,7 +39,7 @@ enum Unwelcome {
 }
 
 /// Serves one data connection to its end; a `serve` connection ends here by going into its session's pool.
-pub(crate) async fn serve(gateway: &Gateway, mut socket: TcpStream) {
+pub(crate) async fn serve(gateway: &Gateway, mut socket: Carrier) {
     let limit = Duration::from_millis(gateway.settings().preface_ms_max);
     // What is neither refused nor read in time is closed without a word.
     let Ok(Ok(read)) = timeout(limit, read_preface(&mut socket)).await else { return };
@@ -54,16 +59,17 @@ pub(crate) async fn serve(gateway: &Gateway, mut socket: TcpStream) {
     }
     match purpose {
         Purpose::Serve => {
-            if let Ok(socket) = socket.into_std() {
-                session.pool.offer(socket);
+            if let Ok(parked) = Parked::park(socket) {
+                session.pool.offer(parked);
             }
         }
         Purpose::Reach => reach(gateway, &session, socket).await,
+        Purpose::Link => {}
     }
 }
 
 /// `None`: what came is no preface, or more than one (an agent says nothing further before the answer).
-async fn read_preface(socket: &mut TcpStream) -> std::io::Result<Option<Preface>> {
+async fn read_preface(socket: &mut Carrier) -> std::io::Result<Option<Preface>> {
     let mut bytes = [0; BYTES_MAX];
     let mut length = 0;
     loop {
@@ -87,7 +93,7 @@ fn admit(gateway: &Gateway, preface: &Preface) -> Result<Arc<Session>, Unwelcome
     if session.counters.lock().take(preface.counter) { Ok(session) } else { Err(Unwelcome::Unproven) }
 }
 
-async fn turn_away(mut socket: TcpStream, unwelcome: Unwelcome) {
+async fn turn_away(mut socket: Carrier, unwelcome: Unwelcome) {
     let status = match unwelcome {
         Unwelcome::Malformed => "400 Bad Request",
         Unwelcome::Unproven => "401 Unauthorized",
@@ -101,7 +107,7 @@ async fn turn_away(mut socket: TcpStream, unwelcome: Unwelcome) {
 }
 
 /// A `reach` connection: one stream to a tunnel of the agent's workspace.
-async fn reach(gateway: &Gateway, session: &Session, mut socket: TcpStream) {
+async fn reach(gateway: &Gateway, session: &Session, mut socket: Carrier) {
     let limit = Duration::from_millis(gateway.settings().preface_ms_max);
     let Ok(Ok(Frame::StreamOpen(wanted))) = timeout(limit, frame_io::read(&mut socket)).await else { return };
     let Ok(_room) = Arc::clone(&session.reach_streams).try_acquire_owned() else {
@@ -118,7 +124,7 @@ async fn reach(gateway: &Gateway, session: &Session, mut socket: TcpStream) {
         Ok((upstream, of_tunnel)) => {
             if frame_io::write(&mut socket, &Frame::StreamAccepted(StreamAccepted {})).await.is_ok() {
                 tokens.extend(of_tunnel);
-                relay::relay(socket, upstream, &tokens).await;
+                relay(socket, upstream, any_cancelled(tokens)).await;
             }
         }
         Err((code, message)) => refuse(socket, code, &message).await,
@@ -131,7 +137,7 @@ async fn open(
     gateway: &Gateway,
     session: &Session,
     wanted: &StreamOpen,
-) -> Result<(TcpStream, [tokio_util::sync::CancellationToken; 3]), Refusal> {
+) -> Result<(Carrier, [tokio_util::sync::CancellationToken; 3]), Refusal> {
     let unknown = || (RefusalCode::UnknownTunnel, "no such tunnel in this workspace".to_owned());
     let tunnel = TunnelId::new(Uuid::from_u128(wanted.tunnel));
     // The border before anything else: whether a foreign tunnel is paused is nobody's business.
@@ -172,7 +178,7 @@ async fn open(
     }
 }
 
-async fn refuse(mut socket: TcpStream, code: RefusalCode, message: &str) {
+async fn refuse(mut socket: Carrier, code: RefusalCode, message: &str) {
     let refused = Frame::StreamRefused(StreamRefused { code, message: message.to_owned() });
     if frame_io::write(&mut socket, &refused).await.is_ok() {
         let _ = socket.shutdown().await;

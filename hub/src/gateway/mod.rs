@@ -2,17 +2,15 @@
 //!
 //! Reading order: [`acceptor`] (one port for everything), [`session`] (one control connection, an actor), [`greeting`]
 //! (who may hold an agent's identity), [`sessions`] (the registry and what is asked of agents), [`watchdog`] (who is
-//! cut), [`data`] and [`pool`] (data connections), [`streams`] (opening a stream), [`relay`] (carrying its bytes).
+//! cut), [`data`] and [`pool`] (data connections), [`streams`] (opening a stream; [`wire`] carries its bytes).
 //! Invariants: nothing an agent does or leaves undone holds up another one; every queue here has a limit in
 //! [`GatewaySettings`]; a session's facts go to the log in the order in which they happened.
 
 pub mod acceptor;
 pub mod data;
-mod frame_io;
 mod greeting;
 mod pool;
 mod preface;
-pub mod relay;
 pub mod session;
 pub mod sessions;
 mod settle;

@@ -5,6 +5,48 @@ use std::{collections::VecDeque, io, net::TcpStream};
 use parking_lot::Mutex;
 use rustix::net::{RecvFlags, recv};
 use tokio::sync::oneshot;
+use wire::side::{Carrier, Duplex};
+
+/// An idle connection, of no runtime where it can be.
+#[derive(Debug)]
+pub(crate) enum Parked {
+    Plain(TcpStream),
+    Wrapped(Box<dyn Duplex>),
+}
+
+impl Parked {
+    /// # Errors
+    /// The system's.
+    pub(crate) fn park(carrier: Carrier) -> io::Result<Self> {
+        Ok(match carrier {
+            Carrier::Plain(tcp) => Self::Plain(tcp.into_std()?),
+            Carrier::Wrapped(duplex) => Self::Wrapped(duplex),
+        })
+    }
+
+    /// Adopts it on the current runtime.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn adopt(self) -> io::Result<Carrier> {
+        Ok(match self {
+            Self::Plain(socket) => tokio::net::TcpStream::from_std(socket)?.into(),
+            Self::Wrapped(duplex) => Carrier::Wrapped(duplex),
+        })
+    }
+
+    /// An idle connection says nothing: bytes on it break the protocol, an end or error means that it is dead.
+    fn is_idle_and_alive(&self) -> bool {
+        match self {
+            Self::Plain(socket) => match recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                Ok(_) => false,
+                Err(error) => io::Error::from(error).kind() == io::ErrorKind::WouldBlock,
+            },
+            // Found out by whoever asks it for a stream: nothing of that one's is lost.
+            Self::Wrapped(_) => true,
+        }
+    }
+}
 
 /// The pool. Who finds it empty waits in line for the next connection.
 #[derive(Debug)]
@@ -17,17 +59,17 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 struct Inner {
     closed: bool,
-    idle: VecDeque<TcpStream>,
-    waiting: VecDeque<oneshot::Sender<TcpStream>>,
+    idle: VecDeque<Parked>,
+    waiting: VecDeque<oneshot::Sender<Parked>>,
 }
 
 /// What asking for a connection gives.
 #[derive(Debug)]
 pub(crate) enum Taken {
     /// A connection that was alive a moment ago.
-    Warm(TcpStream),
+    Warm(Parked),
     /// None is idle: the next one to arrive. An error of the receiver: the pool was closed.
-    Soon(oneshot::Receiver<TcpStream>),
+    Soon(oneshot::Receiver<Parked>),
     /// Too many wait already.
     Full,
     /// The session has ended.
@@ -41,7 +83,7 @@ impl Pool {
     }
 
     /// Hands in a connection: to the first in line, else among the idle ones; closes it when there are enough.
-    pub(crate) fn offer(&self, mut socket: TcpStream) {
+    pub(crate) fn offer(&self, mut socket: Parked) {
         let mut inner = self.inner.lock();
         if inner.closed {
             return;
@@ -65,7 +107,7 @@ impl Pool {
             return Taken::Closed;
         }
         while let Some(socket) = inner.idle.pop_back() {
-            if is_idle_and_alive(&socket) {
+            if socket.is_idle_and_alive() {
                 return Taken::Warm(socket);
             }
         }
@@ -93,15 +135,6 @@ impl Pool {
     }
 }
 
-/// An idle connection says nothing: bytes on it break the protocol, an end or error means that it is dead.
-fn is_idle_and_alive(socket: &TcpStream) -> bool {
-    let mut byte = [0];
-    match recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok(_) => false,
-        Err(error) => io::Error::from(error).kind() == io::ErrorKind::WouldBlock,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{io::Write as _, net::TcpListener};
@@ -116,7 +149,7 @@ mod tests {
     }
 
     fn warm(pool: &Pool) -> Option<TcpStream> {
-        if let Taken::Warm(socket) = pool.take() { Some(socket) } else { None }
+        if let Taken::Warm(Parked::Plain(socket)) = pool.take() { Some(socket) } else { None }
     }
 
     #[test]
@@ -129,7 +162,7 @@ mod tests {
         drop(gone);
         talker.write_all(b"too early").unwrap();
         for socket in [alive, dead, talking] {
-            pool.offer(socket);
+            pool.offer(Parked::Plain(socket));
         }
         // Loopback delivers before the writing call returns.
         assert_eq!(warm(&pool).unwrap().peer_addr().unwrap(), alive_at);
@@ -143,7 +176,7 @@ mod tests {
         assert!(matches!(pool.take(), Taken::Full));
         drop(gave_up);
         let (socket, _agent) = connection();
-        pool.offer(socket);
+        pool.offer(Parked::Plain(socket));
         assert!(waits.try_recv().is_ok());
         assert_eq!(pool.idle(), 0);
     }
@@ -152,12 +185,12 @@ mod tests {
     fn a_pool_keeps_no_more_than_its_limit_and_nothing_after_its_end() {
         let pool = Pool::new(1, 1);
         let connections = [connection(), connection(), connection()].map(|(hub, agent)| {
-            pool.offer(hub);
+            pool.offer(Parked::Plain(hub));
             agent
         });
         assert_eq!(pool.idle(), 1);
         pool.close();
-        pool.offer(connection().0);
+        pool.offer(Parked::Plain(connection().0));
         assert_eq!(pool.idle(), 0);
         assert!(matches!(pool.take(), Taken::Closed));
         drop(connections);

@@ -56,6 +56,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Preface>, Malformed> {
         purpose: match one(preface::PURPOSE) {
             Some("serve") => Purpose::Serve,
             Some("reach") => Purpose::Reach,
+            Some("link") => Purpose::Link,
             Some(_) | None => return Err(Malformed("purpose")),
         },
         proof: one(preface::PROOF).and_then(projections::routes::unhex).ok_or(Malformed("proof"))?,

@@ -316,7 +316,7 @@ pub(crate) async fn echo() -> (SocketAddr, JoinHandle<()>) {
 }
 
 /// Sends a byte and gets it back.
-pub(crate) async fn echoes(socket: &mut TcpStream) -> bool {
+pub(crate) async fn echoes(socket: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) -> bool {
     let exchange = async {
         socket.write_all(b"x").await?;
         socket.read_u8().await

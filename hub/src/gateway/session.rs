@@ -294,7 +294,8 @@ impl AgentSession {
             | Frame::Check(_)
             | Frame::StreamOpen(_)
             | Frame::StreamAccepted(_)
-            | Frame::StreamRefused(_) => self.break_off(ctx, "a frame that an agent does not send here"),
+            | Frame::StreamRefused(_)
+            | Frame::StreamAdopt(_) => self.break_off(ctx, "a frame that an agent does not send here"),
         }
     }
 

@@ -1,16 +1,18 @@
 //! Opening a stream through an agent's session: on a warm data connection, or on the next one to arrive.
 
-use std::{io, net::TcpStream as PlainSocket, time::Duration};
+use std::{io, time::Duration};
 
 use domain::ids::{AgentId, TunnelId};
 use futures_util::future::BoxFuture;
 use schemas::frames::{Frame, RefusalCode, StreamAccepted, StreamKind, StreamOpen, StreamRefused};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
+use wire::{frame_io, side::Side as _};
 
-use super::{Gateway, frame_io, pool::Taken, relay, sessions::Session};
+use super::{
+    Gateway,
+    pool::{Parked, Taken},
+    sessions::Session,
+};
 use crate::streams::{OpenError, Stream, Streams};
 
 impl Streams for Gateway {
@@ -54,7 +56,7 @@ impl Streams for Gateway {
 /// The longest peer name that is passed on to the agent (characters).
 const PEER_CHARS_MAX: usize = 255;
 
-async fn next_connection(session: &Session, deadline: Instant) -> Result<PlainSocket, OpenError> {
+async fn next_connection(session: &Session, deadline: Instant) -> Result<Parked, OpenError> {
     match session.pool.take() {
         Taken::Warm(socket) => Ok(socket),
         Taken::Soon(arrival) => {
@@ -71,12 +73,12 @@ async fn next_connection(session: &Session, deadline: Instant) -> Result<PlainSo
 }
 
 enum Answered {
-    Accepted(TcpStream),
+    Accepted(Stream),
     Refused(StreamRefused),
 }
 
-async fn ask(socket: PlainSocket, open: &Frame) -> io::Result<Answered> {
-    let mut socket = TcpStream::from_std(socket)?;
+async fn ask(socket: Parked, open: &Frame) -> io::Result<Answered> {
+    let mut socket = socket.adopt()?;
     frame_io::write(&mut socket, open).await?;
     let answer = frame_io::read(&mut socket).await?;
     if let Frame::StreamRefused(refused) = answer {
@@ -85,7 +87,7 @@ async fn ask(socket: PlainSocket, open: &Frame) -> io::Result<Answered> {
     if answer == Frame::StreamAccepted(StreamAccepted {}) {
         return Ok(Answered::Accepted(socket));
     }
-    relay::reset(socket);
+    socket.reset();
     Err(io::ErrorKind::InvalidData.into())
 }
 

@@ -87,8 +87,12 @@ impl Streams for Straight {
         assert_eq!(kind, StreamKind::Http);
         self.opened.fetch_add(1, Ordering::SeqCst);
         Box::pin(async {
-            Stream::connect(self.target)
+            tokio::net::TcpStream::connect(self.target)
                 .await
+                .map(|socket| {
+                    wire::side::prepare(&socket);
+                    Stream::from(socket)
+                })
                 .map_err(|error| OpenError::TargetUnreachable(error.to_string()))
         })
     }

@@ -85,7 +85,12 @@ fn examples() -> Vec<(String, Frame)> {
     ] {
         examples.push((format!("port-opened.{name}"), Frame::PortOpened(PortOpened { request: 9, outcome })));
     }
-    for (name, kind) in [("tcp", StreamKind::Tcp), ("http", StreamKind::Http)] {
+    for (name, kind) in [
+        ("tcp", StreamKind::Tcp),
+        ("http", StreamKind::Http),
+        ("http2", StreamKind::Http2),
+        ("udp", StreamKind::Udp),
+    ] {
         let open = StreamOpen { tunnel: 2, kind, peer: text("203.0.113.7:50000") };
         examples.push((format!("stream-open.{name}"), Frame::StreamOpen(open)));
     }
@@ -100,6 +105,7 @@ fn examples() -> Vec<(String, Frame)> {
         let refused = StreamRefused { code, message: text("no") };
         examples.push((format!("stream-refused.{name}"), Frame::StreamRefused(refused)));
     }
+    examples.push(("stream-adopt".to_owned(), Frame::StreamAdopt(StreamAdopt { stream: 70_002 })));
     examples.sort_by_key(|(_, frame)| frame.kind());
     examples
 }
@@ -232,7 +238,7 @@ fn a_body_cut_short_is_refused_for_every_kind() {
 
 #[test]
 fn an_unknown_kind_is_skipped_when_its_flags_allow_it_and_refused_otherwise() {
-    for kind in [0, 6, 25, 67, u16::MAX] {
+    for kind in [0, 6, 25, 68, u16::MAX] {
         assert_eq!(Frame::decode(&framed(kind, FLAG_OPTIONAL, b"from the future")), Ok(None));
         assert_eq!(Frame::decode(&framed(kind, 0xff, b"")), Ok(None));
         assert_eq!(Frame::decode(&framed(kind, 0, b"from the future")), Err(FrameError::UnknownKind(kind)));
@@ -244,7 +250,7 @@ fn an_unknown_kind_is_skipped_when_its_flags_allow_it_and_refused_otherwise() {
 
 #[test]
 fn a_variant_that_this_build_does_not_know_is_refused() {
-    for (kind, body) in [(5, &[6, 0, 0][..]), (18, &[2, 3]), (21, &[9, 3]), (64, &[2, 2, 0]), (66, &[6, 0])] {
+    for (kind, body) in [(5, &[6, 0, 0][..]), (18, &[2, 3]), (21, &[9, 3]), (64, &[2, 4, 0]), (66, &[6, 0])] {
         let read = Frame::decode(&framed(kind, 0, body));
         assert!(matches!(read, Err(FrameError::Body { .. })), "kind {kind}: {read:?}");
     }
@@ -300,7 +306,8 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         Just(PortOutcome::Taken),
         any_text().prop_map(PortOutcome::Failed),
     ];
-    let kind = prop::sample::select(vec![StreamKind::Tcp, StreamKind::Http]);
+    let kind =
+        prop::sample::select(vec![StreamKind::Tcp, StreamKind::Http, StreamKind::Http2, StreamKind::Udp]);
     let hello = (any::<u16>(), any::<u16>(), any_text(), any_text(), any_text(), any_text()).prop_map(
         |(protocol_min, protocol_max, agent_id, instance, host_name, agent_version)| {
             Frame::Hello(Hello { protocol_min, protocol_max, agent_id, instance, host_name, agent_version })
@@ -356,6 +363,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         Just(Frame::StreamAccepted(StreamAccepted {})),
         (refusal, any_text())
             .prop_map(|(code, message)| Frame::StreamRefused(StreamRefused { code, message })),
+        any::<u32>().prop_map(|stream| Frame::StreamAdopt(StreamAdopt { stream })),
     ]
 }
 
@@ -383,4 +391,35 @@ proptest! {
             prop_assert_eq!(Frame::decode(&frame.encode().unwrap()), Ok(Some(frame)));
         }
     }
+}
+
+#[test]
+fn the_frames_of_a_link_are_frozen_too() {
+    use link::{
+        BODY_BYTES_MAX, HEADER_BYTES, Header, Kind, open_bytes, open_from, refused_bytes, refused_from,
+    };
+    let kinds = [
+        (Kind::Open, 1),
+        (Kind::Accepted, 2),
+        (Kind::Refused, 3),
+        (Kind::Data, 4),
+        (Kind::End, 5),
+        (Kind::Reset, 6),
+        (Kind::Credit, 7),
+        (Kind::Moved, 8),
+    ];
+    for (kind, number) in kinds {
+        let header = Header { stream: 0x0102_0304, kind, length: 0x1234 };
+        assert_eq!(header.bytes(), [1, 2, 3, 4, number, 0, 0x12, 0x34]);
+        assert_eq!(Header::read(&header.bytes()), Ok(Some(header)));
+    }
+    let whole = Header { stream: 1, kind: Kind::Data, length: BODY_BYTES_MAX }.bytes();
+    assert_eq!(Header::read(&whole[..HEADER_BYTES - 1]), Ok(None));
+    assert_eq!(Header::read(&[0, 0, 0, 1, 4, 0, 0x40, 0x01]), Err(FrameError::TooLarge(BODY_BYTES_MAX + 1)));
+    assert_eq!(Header::read(&[0, 0, 0, 1, 9, 0, 0, 0]), Err(FrameError::UnknownKind(9)));
+    let open = StreamOpen { tunnel: 1, kind: StreamKind::Udp, peer: "p".to_owned() };
+    assert_eq!(open_from(&open_bytes(&open)), Ok(open.clone()));
+    assert_eq!(open_bytes(&open), [1, 3, 1, b'p']);
+    let refused = StreamRefused { code: RefusalCode::Busy, message: "no".to_owned() };
+    assert_eq!(refused_from(&refused_bytes(&refused)), Ok(refused));
 }

@@ -91,6 +91,6 @@ async fn reach_raw(hub: &Rig, welcome: &Welcome, counter: u128, tunnel: u128) ->
     let mut socket = data_connection(hub, welcome, counter, Purpose::Reach).await;
     assert!(head(&mut socket).await.starts_with("HTTP/1.1 101 "));
     let open = StreamOpen { tunnel, kind: StreamKind::Tcp, peer: String::new() };
-    frame_io::write(&mut socket, &Frame::StreamOpen(open)).await.unwrap();
-    soon(frame_io::read(&mut socket)).await.unwrap()
+    wire::frame_io::write(&mut socket, &Frame::StreamOpen(open)).await.unwrap();
+    soon(wire::frame_io::read(&mut socket)).await.unwrap()
 }

@@ -33,14 +33,14 @@ fn a_reset_passes_from_one_end_to_the_other() {
         let (mut target, _) = soon(listener.accept()).await.unwrap();
         client.write_all(b"x").await.unwrap();
         soon(target.read_u8()).await.unwrap();
-        relay::reset(target);
+        wire::side::reset(target);
         assert!(was_reset(&ended(&mut client).await));
 
         let mut client = TcpStream::connect(tunnel.at).await.unwrap();
         let (mut target, _) = soon(listener.accept()).await.unwrap();
         client.write_all(b"x").await.unwrap();
         soon(target.read_u8()).await.unwrap();
-        relay::reset(client);
+        wire::side::reset(client);
         assert!(was_reset(&ended(&mut target).await));
         handle.stop().await;
     });

@@ -11,8 +11,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("schemas", &[]),
     ("projections", &["domain", "schemas"]),
-    ("agent-cli", &["domain", "schemas"]),
-    ("hub", &["agent-cli", "domain", "projections", "schemas"]),
+    ("wire", &["schemas"]),
+    ("agent-cli", &["domain", "schemas", "wire"]),
+    ("hub", &["agent-cli", "domain", "projections", "schemas", "wire"]),
     ("e2e", &["schemas"]),
     ("xtask", &[]),
 ];

@@ -3,32 +3,30 @@
 use std::io;
 
 use schemas::frames::{Frame, HEADER_BYTES, Header};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Writes one frame.
 ///
 /// # Errors
-/// The socket's.
-pub(crate) async fn write(socket: &mut TcpStream, frame: &Frame) -> io::Result<()> {
+/// The connection's.
+pub async fn write(connection: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
     let bytes = frame.encode().map_err(io::Error::other)?;
-    socket.write_all(&bytes).await
+    connection.write_all(&bytes).await?;
+    connection.flush().await
 }
 
 /// Reads one frame; the caller sets the deadline.
 ///
 /// # Errors
-/// The socket's; [`io::ErrorKind::InvalidData`] for what is no frame.
-pub(crate) async fn read(socket: &mut TcpStream) -> io::Result<Frame> {
+/// The connection's; [`io::ErrorKind::InvalidData`] for what is no frame.
+pub async fn read(connection: &mut (impl AsyncRead + Unpin)) -> io::Result<Frame> {
     let broken = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
     let mut header = [0; HEADER_BYTES];
-    socket.read_exact(&mut header).await?;
+    connection.read_exact(&mut header).await?;
     let header =
         Header::read(&header).map_err(|error| broken(error.to_string()))?.expect("a whole header was read");
     let mut body = vec![0; header.length];
-    socket.read_exact(&mut body).await?;
+    connection.read_exact(&mut body).await?;
     Frame::decode_body(header, &body)
         .map_err(|error| broken(error.to_string()))?
         .ok_or_else(|| broken("the frame is of an unknown kind".to_owned()))

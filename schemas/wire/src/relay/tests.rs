@@ -1,5 +1,7 @@
 //! Bytes, ends and resets arrive at the other side as they were sent.
 
+use std::time::Duration;
+
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -8,6 +10,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::side::{Tcp, reset};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -29,7 +32,7 @@ async fn rig() -> Rig {
     let ((left, first), (second, right)) = (pair().await, pair().await);
     let stop = CancellationToken::new();
     let tokens = [CancellationToken::new(), stop.clone()];
-    let relay = tokio::spawn(async move { relay(first, second, &tokens).await });
+    let relay = tokio::spawn(relay(Tcp::from(first), Tcp::from(second), any_cancelled(tokens)));
     Rig { left, right, stop, relay }
 }
 
@@ -105,4 +108,29 @@ async fn a_side_that_does_not_read_stops_the_side_that_writes() {
     let mut arrived = Vec::new();
     soon(rig.right.read_to_end(&mut arrived)).await.unwrap();
     assert!(arrived.len() == written && arrived.iter().all(|byte| *byte == 7));
+}
+
+#[tokio::test]
+async fn a_long_stream_is_spliced_and_arrives_whole_with_small_pieces_before_and_after() {
+    let mut rig = rig().await;
+    let bulk: Vec<u8> = (0..24 * 1024 * 1024_u32).map(|n| u8::try_from(n * 7 / 3 % 251).unwrap()).collect();
+    let sent = bulk.clone();
+    let writing = tokio::spawn(async move {
+        rig.left.write_all(b"small").await.unwrap();
+        rig.left.write_all(&sent).await.unwrap();
+        for _ in 0..100 {
+            rig.left.write_all(b"small").await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        rig.left.shutdown().await.unwrap();
+        rig.left
+    });
+    let mut arrived = Vec::new();
+    soon(rig.right.read_to_end(&mut arrived)).await.unwrap();
+    let expected = [b"small".to_vec(), bulk, b"small".repeat(100)].concat();
+    assert!(arrived == expected, "{} bytes arrived, {} were sent", arrived.len(), expected.len());
+    rig.right.shutdown().await.unwrap();
+    drop(writing.await.unwrap());
+    let relayed = soon(rig.relay).await.unwrap();
+    assert_eq!(relayed, Relayed { forth: expected.len() as u64, back: 0, ended_by: EndedBy::Finished });
 }

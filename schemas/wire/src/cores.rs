@@ -1,0 +1,114 @@
+//! Threads with a single-threaded runtime each: what runs on one core shares without locks.
+//!
+//! The work of a relay is a few system calls for each piece; moving a task between threads would cost more than that.
+
+use std::{io, thread::JoinHandle};
+
+use parking_lot::Mutex;
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::mpsc,
+};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads. Dropping them, or [`Cores::stop`], drops every task that still runs.
+#[derive(Debug)]
+pub struct Cores {
+    // Unbounded, since every job is a connection or listener that was counted before.
+    jobs: Mutex<Vec<mpsc::UnboundedSender<Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    count: usize,
+}
+
+impl Cores {
+    /// Starts `count` threads (at least one) whose names begin with `name`.
+    ///
+    /// # Errors
+    /// The system gives no thread or no runtime.
+    pub fn start(name: &str, count: usize) -> io::Result<Self> {
+        let count = count.max(1);
+        let (mut jobs, mut threads) = (Vec::new(), Vec::new());
+        for n in 0..count {
+            let (sender, mut receiver) = mpsc::unbounded_channel::<Job>();
+            let mut builder = Builder::new_current_thread();
+            builder.enable_all();
+            let (told, started) = std::sync::mpsc::sync_channel(1);
+            threads.push(std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || {
+                let runtime = match builder.build_local(LocalOptions::default()) {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(told.send(Err(error))),
+                };
+                if told.send(Ok(())).is_ok() {
+                    runtime.block_on(async {
+                        while let Some(job) = receiver.recv().await {
+                            job();
+                        }
+                    });
+                }
+            })?);
+            started.recv().map_err(io::Error::other)??;
+            jobs.push(sender);
+        }
+        Ok(Self { jobs: Mutex::new(jobs), threads: Mutex::new(threads), count })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Runs what `make` gives on core `index` (modulo their number). After [`Cores::stop`] nothing runs.
+    pub fn spawn<F, T>(&self, index: usize, make: F)
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        let job: Job = Box::new(move || drop(tokio::task::spawn_local(make())));
+        if let Some(core) = self.jobs.lock().get(index % self.count) {
+            // A core that is gone runs nothing.
+            let _ = core.send(job);
+        }
+    }
+
+    /// Ends the threads and joins them. Call it from no core.
+    pub fn stop(&self) {
+        self.jobs.lock().clear();
+        for thread in self.threads.lock().drain(..) {
+            // A panic of a task was told by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_runs_what_is_given_to_it_on_its_own_thread_until_it_is_stopped() {
+        let cores = Cores::start("test-core", 2).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        for index in 0..4 {
+            let sender = sender.clone();
+            cores.spawn(index, move || async move {
+                let name = std::thread::current().name().map(str::to_owned);
+                sender.send((index, name)).unwrap();
+            });
+        }
+        let mut seen: Vec<_> = (0..4).map(|_| receiver.recv().unwrap()).collect();
+        seen.sort();
+        let expected = |index: usize| (index, Some(format!("test-core-{}", index % 2)));
+        assert_eq!(seen, (0..4).map(expected).collect::<Vec<_>>());
+        cores.spawn(0, move || {
+            let never_sent = sender;
+            async move {
+                std::future::pending::<()>().await;
+                drop(never_sent);
+            }
+        });
+        cores.stop();
+        // Stopping dropped the task that never ends.
+        assert!(receiver.recv().is_err());
+    }
+}

@@ -1,0 +1,13 @@
+//! The agent protocol's bytes in motion, alike at both ends: what hub and agent do with sockets once frames and limits
+//! (`schemas::frames`) are agreed.
+//!
+//! Reading order: [`side`] (one end of a stream, whatever carries it), [`relay`] (bytes between two of them), [`link`]
+//! (many streams on one connection, and their way from it to a connection of their own), [`frame_io`], [`cores`].
+//! Invariants: nothing here knows of tunnels' rules, of HTTP or of actors; a stream's bytes are never lost, doubled or
+//! reordered, whichever carrier has them; every buffer has a limit; an idle stream holds no buffer.
+
+pub mod cores;
+pub mod frame_io;
+pub mod link;
+pub mod relay;
+pub mod side;

@@ -1,0 +1,397 @@
+//! One stream of a link, before, while and after it moves to a connection of its own.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt, io,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use schemas::frames::{
+    RefusalCode, StreamRefused,
+    link::{BODY_BYTES_MAX, Kind, WINDOW_BYTES, refused_bytes},
+};
+use tokio::net::TcpStream;
+
+use super::Inner;
+use crate::side::{Carrier, Side};
+
+/// An empty inbox keeps no more room than this (bytes).
+const INBOX_BYTES_KEPT: usize = 4 * 1024;
+
+/// What a stream and the link's connection share.
+pub(super) struct Shared {
+    pub(super) number: u32,
+    inbox: RefCell<Inbox>,
+    /// How much may be sent.
+    credit: Cell<u32>,
+    carried: Cell<u64>,
+    in_end: Cell<Option<InEnd>>,
+    out_end: Cell<bool>,
+    broken: Cell<bool>,
+    opened: RefCell<Opened>,
+    /// A connection of its own that the stream has not taken yet, and whether there ever was one.
+    given: RefCell<Option<Carrier>>,
+    was_given: Cell<bool>,
+    reader: RefCell<Option<Waker>>,
+    writer: RefCell<Option<Waker>>,
+    watcher: RefCell<Option<Waker>>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    bytes: Vec<u8>,
+    at: usize,
+    /// Read since credit was last given.
+    read: u32,
+}
+
+/// How the other side's direction ended on the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InEnd {
+    Finished,
+    Moved,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Opened {
+    Waiting,
+    Accepted,
+    Refused(StreamRefused),
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(number: u32) -> Self {
+        Self {
+            number,
+            inbox: RefCell::default(),
+            credit: Cell::new(WINDOW_BYTES),
+            carried: Cell::new(0),
+            in_end: Cell::new(None),
+            out_end: Cell::new(false),
+            broken: Cell::new(false),
+            opened: RefCell::new(Opened::Waiting),
+            given: RefCell::new(None),
+            was_given: Cell::new(false),
+            reader: RefCell::default(),
+            writer: RefCell::default(),
+            watcher: RefCell::default(),
+        }
+    }
+
+    pub(super) fn accept(&self) {
+        *self.opened.borrow_mut() = Opened::Accepted;
+        wake(&self.watcher);
+    }
+
+    pub(super) fn refuse(&self, refused: StreamRefused) {
+        *self.opened.borrow_mut() = Opened::Refused(refused);
+        self.break_off();
+    }
+
+    /// `false`: more than there was credit for, or after the end.
+    pub(super) fn receive(&self, bytes: &[u8]) -> bool {
+        let mut inbox = self.inbox.borrow_mut();
+        let held = inbox.bytes.len() - inbox.at;
+        if self.in_end.get().is_some() || held + bytes.len() > WINDOW_BYTES as usize {
+            return false;
+        }
+        if inbox.at > 0 {
+            let at = inbox.at;
+            inbox.bytes.drain(..at);
+            inbox.at = 0;
+        }
+        inbox.bytes.extend_from_slice(bytes);
+        drop(inbox);
+        wake(&self.reader);
+        true
+    }
+
+    pub(super) fn end(&self) {
+        self.in_end.set(Some(InEnd::Finished));
+        wake(&self.reader);
+    }
+
+    pub(super) fn moved(&self) {
+        self.in_end.set(Some(InEnd::Moved));
+        wake(&self.reader);
+    }
+
+    pub(super) fn break_off(&self) {
+        self.broken.set(true);
+        for waker in [&self.reader, &self.writer, &self.watcher] {
+            wake(waker);
+        }
+    }
+
+    /// `false`: more credit than there can be.
+    pub(super) fn credit(&self, more: u32) -> bool {
+        let credit = self.credit.get().saturating_add(more);
+        self.credit.set(credit);
+        wake(&self.writer);
+        credit <= WINDOW_BYTES
+    }
+
+    pub(super) fn give(&self, carrier: Carrier) -> bool {
+        if self.broken.get() || self.out_end.get() && self.in_end.get() == Some(InEnd::Finished) {
+            return false;
+        }
+        if self.was_given.replace(true) {
+            return false;
+        }
+        *self.given.borrow_mut() = Some(carrier);
+        wake(&self.reader);
+        wake(&self.writer);
+        true
+    }
+
+    /// Counts; whether it has just become busy.
+    pub(super) fn count(&self, bytes: u64, busy_after: u64) -> bool {
+        let before = self.carried.get();
+        self.carried.set(before + bytes);
+        before < busy_after && before + bytes >= busy_after
+    }
+
+    /// Neither direction has anything more to say on the link, and no connection for the stream is awaited.
+    pub(super) fn is_finished(&self) -> bool {
+        self.out_end.get()
+            && match self.in_end.get() {
+                None => false,
+                Some(InEnd::Finished) => true,
+                Some(InEnd::Moved) => self.was_given.get(),
+            }
+    }
+}
+
+fn wake(waker: &RefCell<Option<Waker>>) {
+    let waker = waker.borrow_mut().take();
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+fn wait(place: &RefCell<Option<Waker>>, cx: &Context<'_>) {
+    let mut place = place.borrow_mut();
+    if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *place = Some(cx.waker().clone());
+    }
+}
+
+/// One end of a stream. Dropped before both directions have ended, it resets the stream.
+#[derive(Debug)]
+pub struct LinkStream {
+    link: Rc<Inner>,
+    shared: Rc<Shared>,
+    /// Its own connection, once it has one.
+    carrier: Option<Carrier>,
+    /// What is written goes to `carrier`.
+    writes_own: bool,
+}
+
+impl LinkStream {
+    pub(super) fn new(link: Rc<Inner>, shared: Rc<Shared>) -> Self {
+        Self { link, shared, carrier: None, writes_own: false }
+    }
+
+    /// The stream's number on its link.
+    pub fn number(&self) -> u32 {
+        self.shared.number
+    }
+
+    /// Tells the opener that the target was dialled.
+    pub fn accept(&self) {
+        self.link.frame(self.shared.number, Kind::Accepted, &[]);
+    }
+
+    /// Tells the opener why there is no stream.
+    pub fn refuse(self, code: RefusalCode, mut message: String) {
+        message.truncate(message.floor_char_boundary(1_024));
+        if !self.shared.broken.replace(true) {
+            let refused = refused_bytes(&StreamRefused { code, message });
+            self.link.frame(self.shared.number, Kind::Refused, &refused);
+            self.link.forget(self.shared.number);
+        }
+    }
+
+    /// Waits for the other side's word.
+    ///
+    /// # Errors
+    /// `Some`: it was refused; `None`: the link or the stream broke before.
+    pub async fn opened(&self) -> Result<(), Option<StreamRefused>> {
+        std::future::poll_fn(|cx| {
+            match &*self.shared.opened.borrow() {
+                Opened::Accepted => return Poll::Ready(Ok(())),
+                Opened::Refused(refused) => return Poll::Ready(Err(Some(refused.clone()))),
+                Opened::Waiting if self.shared.broken.get() => return Poll::Ready(Err(None)),
+                Opened::Waiting => {}
+            }
+            wait(&self.shared.watcher, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Why the other side refused it, if it did.
+    pub fn refusal(&self) -> Option<StreamRefused> {
+        match &*self.shared.opened.borrow() {
+            Opened::Refused(refused) => Some(refused.clone()),
+            Opened::Waiting | Opened::Accepted => None,
+        }
+    }
+
+    /// Moves to the connection that was given, if one was.
+    fn take_carrier(&mut self) {
+        let Some(carrier) = self.shared.given.borrow_mut().take() else { return };
+        self.carrier = Some(carrier);
+        if !self.shared.out_end.replace(true) {
+            self.writes_own = true;
+            self.link.frame(self.shared.number, Kind::Moved, &[]);
+            self.link.forget_finished(&self.shared);
+        }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.shared.broken.get() { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+
+    /// Takes what came on the link; 0: nothing is there.
+    fn take(&self, buffer: &mut [u8]) -> usize {
+        let mut inbox = self.shared.inbox.borrow_mut();
+        let held = &inbox.bytes[inbox.at..];
+        let taken = held.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&held[..taken]);
+        inbox.at += taken;
+        if inbox.at == inbox.bytes.len() {
+            inbox.at = 0;
+            inbox.bytes.clear();
+            inbox.bytes.shrink_to(INBOX_BYTES_KEPT);
+        }
+        // Bounded by the window.
+        inbox.read += u32::try_from(taken).expect("a window of bytes");
+        if inbox.read >= WINDOW_BYTES / 2 && self.shared.in_end.get().is_none() {
+            let credit = std::mem::take(&mut inbox.read).to_be_bytes();
+            drop(inbox);
+            self.link.frame(self.shared.number, Kind::Credit, &credit);
+        }
+        taken
+    }
+
+    fn is_inbox_empty(&self) -> bool {
+        self.shared.inbox.borrow().bytes.is_empty()
+    }
+}
+
+impl Side for LinkStream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        self.take_carrier();
+        let taken = self.take(buffer);
+        if taken > 0 {
+            coop.made_progress();
+            return Poll::Ready(Ok(taken));
+        }
+        match self.shared.in_end.get() {
+            Some(InEnd::Finished) => return Poll::Ready(Ok(0)),
+            Some(InEnd::Moved) => {
+                if let Some(carrier) = &mut self.carrier {
+                    return carrier.poll_read(cx, buffer);
+                }
+            }
+            None => {}
+        }
+        self.check()?;
+        wait(&self.shared.reader, cx);
+        Poll::Pending
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.take_carrier();
+        if self.writes_own
+            && let Some(carrier) = &mut self.carrier
+        {
+            return carrier.poll_write(cx, bytes);
+        }
+        self.check()?;
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        let credit = self.shared.credit.get();
+        let length = bytes.len().min(credit as usize).min(BODY_BYTES_MAX);
+        if length == 0 {
+            wait(&self.shared.writer, cx);
+            return Poll::Pending;
+        }
+        if !self.link.has_room() {
+            // A carrier that is given meanwhile is found too.
+            wait(&self.shared.writer, cx);
+            self.link.wait_for_room(cx);
+            return Poll::Pending;
+        }
+        coop.made_progress();
+        self.shared.credit.set(credit - u32::try_from(length).expect("at most the credit"));
+        self.link.frame(self.shared.number, Kind::Data, &bytes[..length]);
+        self.link.count(&self.shared, length);
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.carrier {
+            Some(carrier) if self.writes_own => carrier.poll_flush(cx),
+            Some(_) | None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.take_carrier();
+        if self.writes_own
+            && let Some(carrier) = &mut self.carrier
+        {
+            return carrier.poll_finish(cx);
+        }
+        self.check()?;
+        if !self.shared.out_end.replace(true) {
+            self.link.frame(self.shared.number, Kind::End, &[]);
+            self.link.forget_finished(&self.shared);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.shared.broken.get() {
+            return Poll::Ready(());
+        }
+        wait(&self.shared.watcher, cx);
+        self.carrier.as_mut().map_or(Poll::Pending, |carrier| carrier.poll_broken(cx))
+    }
+
+    fn reads_from(&self) -> Option<&TcpStream> {
+        let is_own = self.shared.in_end.get() == Some(InEnd::Moved) && self.is_inbox_empty();
+        self.carrier.as_ref().filter(|_| is_own).and_then(Side::reads_from)
+    }
+
+    fn writes_to(&self) -> Option<&TcpStream> {
+        self.carrier.as_ref().filter(|_| self.writes_own).and_then(Side::writes_to)
+    }
+
+    fn reset(&mut self) {
+        if let Some(carrier) = &mut self.carrier {
+            carrier.reset();
+        }
+        // Being dropped before its end resets what is on the link.
+    }
+}
+
+impl Drop for LinkStream {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        let is_known = self.link.streams.borrow().contains_key(&shared.number);
+        if !shared.broken.get() && is_known && !shared.is_finished() {
+            self.link.frame(shared.number, Kind::Reset, &[]);
+            self.link.forget(shared.number);
+        }
+    }
+}
