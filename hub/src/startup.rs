@@ -229,12 +229,12 @@ impl Hub {
             settings.link_base_url.as_deref(),
             settings.base_domain.as_deref(),
         );
-        let creator = Arc::new(Creator {
-            executor: core.executor.clone(),
-            routes: Arc::clone(&core.routes),
-            clock: core.clock.clone(),
-            ports: port_pool(&core, &settings),
-        });
+        let creator = Arc::new(Creator::new(
+            core.executor.clone(),
+            Arc::clone(&core.routes),
+            core.clock.clone(),
+            port_pool(&core, &settings),
+        ));
         let ports = web::Data::new(Ports {
             settings: Arc::clone(&settings),
             clock: core.clock.clone(),

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use domain::{
     agent::{self, DisconnectReason},
-    claim::{self, Claim, ClaimKind, ClaimTaken, UNCONFIRMED_MS_MAX},
+    claim::ClaimKind,
     event::Event,
     ids::{AgentId, EventId, ShareId, TunnelId, WorkspaceId},
     names::Name,
@@ -22,10 +22,12 @@ use projections::routes::Routes;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+mod claims;
+
 use super::{Executor, FailFast, Who, timekeeper::Timekeeper};
 use crate::{
     clock::SharedClock,
-    creation::{Creator, claim_stream, name_key, public_share},
+    creation::{Creator, name_key, public_share},
     event_log::SharedLog,
     gateway::Gateway,
     running::{Running, Under},
@@ -38,8 +40,6 @@ const BATCH: usize = 1_000;
 const AT_ONCE: usize = 64;
 /// How often forgotten claims are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// An idempotency key is remembered for a day (milliseconds).
-const IDEMPOTENCY_MS: i64 = 86_400_000;
 
 /// What the follower works with.
 #[derive(Debug)]
@@ -81,6 +81,9 @@ enum Consequence {
     DeleteTunnel { id: TunnelId },
 }
 
+/// A consequence, in which workspace, and the event that it follows from.
+type Caused = (WorkspaceId, Option<EventId>, Consequence);
+
 impl Follower {
     /// Starts at the head: call it before anything new is appended.
     pub fn new(parts: Parts) -> Self {
@@ -100,7 +103,7 @@ impl Follower {
     /// Works until it is told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
         self.sweep_children().await;
-        self.sweep_claims().await;
+        self.carry_out(claims::forgotten(&self.parts.routes, &self.parts.clock)).await;
         let mut head = self.parts.log.head();
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.reset();
@@ -109,7 +112,7 @@ impl Follower {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = head.changed() => if changed.is_err() { return },
-                _ = sweep.tick() => self.sweep_claims().await,
+                _ = sweep.tick() => self.carry_out(claims::forgotten(&self.parts.routes, &self.parts.clock)).await,
             }
         }
     }
@@ -313,7 +316,7 @@ impl Follower {
         found
     }
 
-    async fn carry_out(&self, consequences: Vec<(WorkspaceId, Option<EventId>, Consequence)>) {
+    async fn carry_out(&self, consequences: Vec<Caused>) {
         stream::iter(consequences)
             .for_each_concurrent(AT_ONCE, |(workspace, cause, consequence)| async move {
                 let who = Who { causation: cause, ..Who::hub(workspace, "follower") };
@@ -326,36 +329,16 @@ impl Follower {
     }
 
     async fn append(&self, who: Who, consequence: Consequence) -> Result<(), String> {
-        let executor = &self.parts.executor;
-        let now = self.parts.clock.now();
+        let Parts { executor, creator, .. } = &self.parts;
         match consequence {
             Consequence::Confirm { kind, key, holder } => {
-                let command = claim::Command::Confirm { holder };
-                let done = executor.claim(claim_stream(kind, &key), who, command).await;
-                done.map(|_| ()).map_err(|error| format!("{error:?}"))
-            }
-            // A tunnel that was renamed and took its old name back keeps it.
-            Consequence::Release { kind, key, holder }
-                if held_again(&self.parts.routes, kind, &key, &holder) =>
-            {
-                Ok(())
-            }
-            Consequence::Abandon { kind, key, command_id } => {
-                let command = claim::Command::Abandon { command_id };
-                let done = executor.claim(claim_stream(kind, &key), who, command).await;
-                if done.is_ok() {
-                    self.give_back(kind, &key);
-                }
-                done.map(|_| ()).map_err(|error| format!("{error:?}"))
+                claims::confirm(executor, who, kind, &key, holder).await
             }
             Consequence::Release { kind, key, holder } => {
-                let command = claim::Command::Release { holder, now };
-                executor
-                    .claim(claim_stream(kind, &key), who, command)
-                    .await
-                    .map_err(|error| format!("{error:?}"))?;
-                self.give_back(kind, &key);
-                Ok(())
+                claims::release(creator, who, kind, &key, &holder).await
+            }
+            Consequence::Abandon { kind, key, command_id } => {
+                claims::abandon(creator, who, kind, &key, command_id).await
             }
             Consequence::RevokeShare { id, reason } => {
                 let done = executor.share(id, who, share::Command::Revoke { reason }).await;
@@ -366,14 +349,6 @@ impl Follower {
                 let done = executor.tunnel(id, who, command).await;
                 done.map(|_| ()).map_err(|error| format!("{error:?}"))
             }
-        }
-    }
-
-    fn give_back(&self, kind: ClaimKind, key: &str) {
-        if kind == ClaimKind::TunnelPort
-            && let Ok(port) = key.parse()
-        {
-            self.parts.creator.ports.give_back(port);
         }
     }
 
@@ -399,67 +374,6 @@ impl Follower {
             }
         }
         self.carry_out(found).await;
-    }
-
-    /// Claims whose holders never came, or are gone.
-    async fn sweep_claims(&self) {
-        let now = self.parts.clock.now();
-        let mut found = Vec::new();
-        for (_, entry) in self.parts.routes.all_claims() {
-            let Some(held) = entry.state.holder() else { continue };
-            let age_ms = now.millis() - entry.changed_at.millis();
-            let confirmed = matches!(entry.state, Claim::Confirmed(_));
-            let verdict = match held.kind {
-                ClaimKind::Idempotency if age_ms > IDEMPOTENCY_MS => Some(false),
-                ClaimKind::Idempotency => None,
-                ClaimKind::TunnelName | ClaimKind::TunnelPort | ClaimKind::Slug => {
-                    let exists = holds(&self.parts.routes, held);
-                    let due = age_ms > UNCONFIRMED_MS_MAX && (exists != confirmed);
-                    due.then_some(exists)
-                }
-            };
-            let (kind, key, holder) = (held.kind, held.key.clone(), held.holder.clone());
-            let consequence = match verdict {
-                Some(true) => Consequence::Confirm { kind, key, holder },
-                Some(false) if !confirmed && kind != ClaimKind::Idempotency => {
-                    Consequence::Abandon { kind, key, command_id: held.command_id }
-                }
-                Some(false) => Consequence::Release { kind, key, holder },
-                None => continue,
-            };
-            found.push((held.workspace_id, None, consequence));
-        }
-        self.carry_out(found).await;
-    }
-}
-
-/// Whether a name that was to be freed is its holder's again.
-fn held_again(routes: &Routes, kind: ClaimKind, key: &str, holder: &str) -> bool {
-    let tunnel = || holder.parse::<TunnelId>().ok().and_then(|id| routes.tunnel(id));
-    kind == ClaimKind::TunnelName
-        && tunnel().is_some_and(|entry| {
-            entry.state.open().is_some_and(|details| {
-                name_key(details.created.workspace_id, details.created.name.as_str()) == key
-            })
-        })
-}
-
-/// Whether the holder of a claim exists and has the claimed thing.
-fn holds(routes: &Routes, claim: &ClaimTaken) -> bool {
-    let tunnel = || claim.holder.parse::<TunnelId>().ok().and_then(|id| routes.tunnel(id));
-    match claim.kind {
-        ClaimKind::TunnelName => held_again(routes, claim.kind, &claim.key, &claim.holder),
-        ClaimKind::TunnelPort => tunnel().is_some_and(|entry| {
-            entry.state.open().is_some_and(|details| details.created.tunnel_port.to_string() == claim.key)
-        }),
-        ClaimKind::Slug => {
-            let share = claim.holder.parse::<ShareId>().ok().and_then(|id| routes.share(id));
-            share.is_some_and(|entry| {
-                let slug = entry.state.created.as_ref().map(|created| created.slug.as_str());
-                entry.state.ended.is_none() && slug == Some(claim.key.as_str())
-            })
-        }
-        ClaimKind::Idempotency => true,
     }
 }
 
