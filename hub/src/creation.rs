@@ -129,6 +129,15 @@ pub struct NewShare {
     pub read_only: bool,
 }
 
+/// A share that was made, and its token, which nobody sees again.
+#[derive(Debug)]
+pub struct NewLink {
+    pub id: ShareId,
+    pub token: Secret,
+    pub slug: String,
+    pub done: Done,
+}
+
 /// Creates tunnels and shares.
 #[derive(Debug)]
 pub struct Creator {
@@ -194,6 +203,13 @@ impl Creator {
             expires_at: new.expires_at,
         };
         match self.executor.tunnel(id, who.clone(), tunnel::Command::Create { tunnel: created, now }).await {
+            // A repetition of what was created and has ended since: what it claimed anew is nobody's.
+            Ok(_) if self.routes.tunnel(id).is_none_or(|entry| entry.state.open().is_none()) => {
+                claim.abandon(ClaimKind::TunnelName, &name_key(who.workspace, name.as_str())).await;
+                claim.abandon(ClaimKind::TunnelPort, &port.to_string()).await;
+                self.ports.give_back(port);
+                Err(CreateError::TunnelUnknown(id))
+            }
             Ok(done) => Ok((id, done)),
             Err(error) => {
                 // In doubt the claims stay: the follower frees them when no tunnel appears.
@@ -241,15 +257,9 @@ impl Creator {
     ///
     /// # Errors
     /// [`CreateError`]; what was claimed is released again.
-    pub async fn share(
-        &self,
-        who: &Who,
-        seed: &Seed,
-        new: NewShare,
-    ) -> Result<(ShareId, Secret, Done), CreateError> {
+    pub async fn share(&self, who: &Who, seed: &Seed, new: NewShare) -> Result<NewLink, CreateError> {
         let id = ShareId::new(seed.uuid(seed.first_seen().unwrap_or_else(|| self.clock.now()), "share"));
-        let (token, done) = self.share_with_id(who, seed, id, new).await?;
-        Ok((id, token, done))
+        self.share_with_id(who, seed, id, new).await
     }
 
     /// The permanent link of a public tunnel; nothing new where it has one.
@@ -281,8 +291,7 @@ impl Creator {
         }
         let at = seed.first_seen().unwrap_or_else(|| self.clock.now());
         let id = ShareId::new(seed.uuid(at, "public-share"));
-        let (_, done) = self.share_with_id(who, seed, id, new).await?;
-        Ok(done)
+        Ok(self.share_with_id(who, seed, id, new).await?.done)
     }
 
     async fn share_with_id(
@@ -291,7 +300,7 @@ impl Creator {
         seed: &Seed,
         id: ShareId,
         new: NewShare,
-    ) -> Result<(Secret, Done), CreateError> {
+    ) -> Result<NewLink, CreateError> {
         let now = self.clock.now();
         let tunnel = self.routes.tunnel(new.tunnel_id).filter(|entry| {
             entry.state.open().is_some_and(|details| details.created.workspace_id == who.workspace)
@@ -304,7 +313,8 @@ impl Creator {
         }
         let token = seed.secret(SecretKind::ShareToken, "token");
         if let Some(known) = self.routes.share(id) {
-            return Ok((token, Done { position: 0, revision: known.revision }));
+            let slug = known.state.created.as_ref().map(|created| created.slug.clone()).unwrap_or_default();
+            return Ok(NewLink { id, token, slug, done: Done { position: 0, revision: known.revision } });
         }
         let command_id = Uuid::from_bytes(*seed.bytes("command").first_chunk().expect("32 bytes"));
         let claim = Claimer { creator: self, who, holder: id.to_string(), command_id };
@@ -335,7 +345,7 @@ impl Creator {
             token_preview: token.preview(),
         };
         match self.executor.share(id, who.clone(), share::Command::Create { share: created, now }).await {
-            Ok(done) => Ok((token, done)),
+            Ok(done) => Ok(NewLink { id, token, slug, done }),
             Err(error) => {
                 if slug_chosen && !matches!(error, ExecuteError::InDoubt(_)) {
                     claim.abandon(ClaimKind::Slug, &slug).await;

@@ -51,7 +51,7 @@ use crate::{
     links::Links,
     metrics::Metrics,
     operator::{self, Socket},
-    readers::Views,
+    readers::{Views, former::former_shares},
     running::Running,
     secrets::Secret,
     settings::Settings,
@@ -217,6 +217,7 @@ impl Hub {
             recorder: recorder.clone(),
             limiter: Arc::clone(&limiter),
             clock: core.clock.clone(),
+            former: former_shares(views.catalog()),
             public: public::endpoints(Arc::clone(&known_ports)),
         };
         let edge =
@@ -236,6 +237,7 @@ impl Hub {
             port_pool(&core, &settings),
         ));
         let ports = web::Data::new(Ports {
+            former: former_shares(views.catalog()),
             settings: Arc::clone(&settings),
             clock: core.clock.clone(),
             log: core.log.clone(),

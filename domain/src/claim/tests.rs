@@ -130,7 +130,7 @@ fn a_release_meant_for_an_earlier_holding_does_not_free_what_its_holder_took_aga
         let held = state.when(take_again(again.clone())).then([Event::Taken(again.clone())]);
         held.when(release_of("tun_a", 1)).then_nothing().when(abandon(1)).then_nothing();
     }
-    let held = confirmed().and([Event::Taken(again.clone())]);
+    let held = confirmed().and([Event::Taken(again)]);
     held.when(release_of("tun_a", 2)).then([released("tun_a", None)]);
 }
 

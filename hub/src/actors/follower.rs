@@ -38,7 +38,7 @@ use crate::{
 const BATCH: usize = 1_000;
 /// How many consequences are carried out at once: group commit makes them share their fsyncs.
 const AT_ONCE: usize = 64;
-/// How often forgotten claims are looked for.
+/// How often forgotten claims and orphans are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// What the follower works with.
@@ -69,6 +69,7 @@ pub struct Follower {
 struct Home {
     agent: AgentId,
     name: Name,
+    port: u16,
 }
 
 /// Something to append because of a fact.
@@ -94,7 +95,7 @@ impl Follower {
             .into_iter()
             .filter_map(|(id, entry)| {
                 let created = &entry.state.open()?.created;
-                Some((id, Home { agent: created.agent_id, name: created.name.clone() }))
+                Some((id, Home::of(created)))
             })
             .collect();
         Self { parts, homes, after, _fail_fast: FailFast("follower") }
@@ -102,8 +103,7 @@ impl Follower {
 
     /// Works until it is told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
-        self.sweep_children().await;
-        self.carry_out(claims::forgotten(&self.parts.routes, &self.parts.clock)).await;
+        self.sweep().await;
         let mut head = self.parts.log.head();
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.reset();
@@ -112,7 +112,7 @@ impl Follower {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = head.changed() => if changed.is_err() { return },
-                _ = sweep.tick() => self.carry_out(claims::forgotten(&self.parts.routes, &self.parts.clock)).await,
+                _ = sweep.tick() => self.sweep().await,
             }
         }
     }
@@ -134,7 +134,7 @@ impl Follower {
                 // What this build does not know has no consequences here.
                 let Ok(event) = recorded.event() else { continue };
                 self.parts.routes.apply(recorded, &event);
-                self.parts.timekeeper.note(&event);
+                self.parts.timekeeper.note(recorded, &event);
                 self.act(recorded, &event);
                 let found = self.consequences(recorded, &event);
                 consequences.extend(found.into_iter().map(|it| (recorded.workspace, Some(recorded.id), it)));
@@ -179,7 +179,7 @@ impl Follower {
     }
 
     fn act_on_tunnel(&self, id: TunnelId, event: &tunnel::Event) {
-        let Parts { gateway, running, routes, .. } = &self.parts;
+        let Parts { gateway, running, .. } = &self.parts;
         match event {
             tunnel::Event::Created(_) => {
                 self.parts.tunnel_ports.sync(id);
@@ -205,10 +205,8 @@ impl Follower {
             tunnel::Event::Expired(_) | tunnel::Event::Deleted(_) => {
                 self.parts.tunnel_ports.sync(id);
                 running.end(Under::Tunnel(id));
-                if let Some(tunnel::Tunnel::Closed(details)) =
-                    routes.tunnel(id).map(|entry| entry.state.clone())
-                {
-                    gateway.withdraw(details.created.agent_id, id);
+                if let Some(home) = self.homes.get(&id) {
+                    gateway.withdraw(home.agent, id);
                 }
             }
             tunnel::Event::Connected(_) | tunnel::Event::Disconnected(_) => {}
@@ -256,7 +254,7 @@ impl Follower {
         let name_claim = |name: &Name| (ClaimKind::TunnelName, name_key(workspace, name.as_str()));
         match event {
             tunnel::Event::Created(created) => {
-                self.homes.insert(id, Home { agent: created.agent_id, name: created.name.clone() });
+                self.homes.insert(id, Home::of(created));
                 let (kind, key) = name_claim(&created.name);
                 let port = created.tunnel_port.to_string();
                 vec![
@@ -285,13 +283,21 @@ impl Follower {
                 found
             }
             tunnel::Event::Deleted(_) | tunnel::Event::Expired(_) => {
-                self.homes.remove(&id);
+                // The tunnel may have left memory already: what it had is remembered here.
+                let home = self.homes.remove(&id);
                 let reason = if matches!(event, tunnel::Event::Expired(_)) {
                     RevokeReason::TunnelExpired
                 } else {
                     RevokeReason::TunnelDeleted
                 };
-                self.end_of_tunnel(id, reason)
+                let mut found = self.orphans_of(id, reason);
+                if let Some(home) = home {
+                    let (kind, key) = name_claim(&home.name);
+                    found.push(Consequence::Release { kind, key, holder: holder.clone() });
+                    let key = home.port.to_string();
+                    found.push(Consequence::Release { kind: ClaimKind::TunnelPort, key, holder });
+                }
+                found
             }
             tunnel::Event::Connected(_)
             | tunnel::Event::Disconnected(_)
@@ -300,20 +306,11 @@ impl Follower {
         }
     }
 
-    fn end_of_tunnel(&self, id: TunnelId, reason: RevokeReason) -> Vec<Consequence> {
-        let Some(entry) = self.parts.routes.tunnel(id) else { return vec![] };
-        let tunnel::Tunnel::Closed(details) = &entry.state else { return vec![] };
-        let (created, holder) = (&details.created, id.to_string());
-        let shares = self.parts.routes.shares_of(id);
-        let live = shares
-            .into_iter()
-            .filter(|share| self.parts.routes.share(*share).is_some_and(|entry| entry.state.ended.is_none()));
-        let mut found: Vec<_> = live.map(|id| Consequence::RevokeShare { id, reason }).collect();
-        let key = name_key(created.workspace_id, created.name.as_str());
-        found.push(Consequence::Release { kind: ClaimKind::TunnelName, key, holder: holder.clone() });
-        let key = created.tunnel_port.to_string();
-        found.push(Consequence::Release { kind: ClaimKind::TunnelPort, key, holder });
-        found
+    fn orphans_of(&self, id: TunnelId, reason: RevokeReason) -> Vec<Consequence> {
+        let routes = &self.parts.routes;
+        let lives = |share: &ShareId| routes.share(*share).is_some_and(|entry| entry.state.ended.is_none());
+        let orphans = routes.shares_of(id).into_iter().filter(lives);
+        orphans.map(|id| Consequence::RevokeShare { id, reason }).collect()
     }
 
     async fn carry_out(&self, consequences: Vec<Caused>) {
@@ -352,28 +349,37 @@ impl Follower {
         }
     }
 
-    /// Children whose parents ended in a former life.
-    async fn sweep_children(&self) {
+    /// Children whose parents ended in a former life, or whose end could not be recorded.
+    fn orphans(&self) -> Vec<Caused> {
         let routes = &self.parts.routes;
         let mut found = Vec::new();
         for (id, entry) in routes.all_tunnels() {
-            match &entry.state {
-                tunnel::Tunnel::Open(details) => {
-                    let agent = routes.agent(details.created.agent_id);
-                    if agent.is_some_and(|agent| agent.state.deleted) {
-                        found.push((details.created.workspace_id, None, Consequence::DeleteTunnel { id }));
-                    }
-                }
-                tunnel::Tunnel::Closed(details) => {
-                    let orphans = self.end_of_tunnel(id, RevokeReason::TunnelDeleted);
-                    let orphans =
-                        orphans.into_iter().filter(|it| matches!(it, Consequence::RevokeShare { .. }));
-                    found.extend(orphans.map(|it| (details.created.workspace_id, None, it)));
-                }
-                tunnel::Tunnel::Unknown => {}
+            let Some(details) = entry.state.open() else { continue };
+            if routes.agent(details.created.agent_id).is_some_and(|agent| agent.state.deleted) {
+                found.push((details.created.workspace_id, None, Consequence::DeleteTunnel { id }));
             }
         }
-        self.carry_out(found).await;
+        for (id, entry) in routes.all_shares() {
+            let Some(created) = entry.state.created.as_ref().filter(|_| entry.state.ended.is_none()) else {
+                continue;
+            };
+            if routes.tunnel(created.tunnel_id).is_none_or(|tunnel| tunnel.state.open().is_none()) {
+                let reason = RevokeReason::TunnelDeleted;
+                found.push((created.workspace_id, None, Consequence::RevokeShare { id, reason }));
+            }
+        }
+        found
+    }
+
+    async fn sweep(&self) {
+        self.carry_out(self.orphans()).await;
+        self.carry_out(claims::forgotten(&self.parts.routes, &self.parts.clock)).await;
+    }
+}
+
+impl Home {
+    fn of(created: &tunnel::TunnelCreated) -> Self {
+        Self { agent: created.agent_id, name: created.name.clone(), port: created.tunnel_port }
     }
 }
 
