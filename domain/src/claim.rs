@@ -5,6 +5,10 @@
 //!   free ──take──► taken ──confirm──► confirmed ──release──► released (quarantined until) ──take──► taken
 //!                    └───────abandon (unconfirmed after 60 s)──────┘
 //! ```
+//!
+//! Every taking begins a *holding* of its own, known by its command's id, also when the holder had the thing already
+//! ([`Command::TakeAgain`]). Whoever frees a thing names the holding that he means, so that what he saw a moment ago
+//! cannot free what was taken since.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -122,11 +126,20 @@ pub enum Command {
         claim: ClaimTaken,
         now: Timestamp,
     },
+    /// Like [`Command::Take`], and a holder that has the thing already begins a new holding of it: one that gave the
+    /// thing up and wants it back before it was released. A release that was meant for the former holding is then
+    /// without effect, however late it comes.
+    TakeAgain {
+        claim: ClaimTaken,
+        now: Timestamp,
+    },
     Confirm {
         holder: String,
     },
+    /// Frees the holding that this command began, and no other.
     Release {
         holder: String,
+        command_id: Uuid,
         now: Timestamp,
     },
     /// Frees a claim that was never confirmed, without quarantine: nothing was ever reachable under it. For whoever
@@ -180,6 +193,12 @@ impl Aggregate for Claim {
     fn decide(&self, command: &Command) -> Result<Vec<Event>, Rejection> {
         match command {
             Command::Take { claim, now } => self.take(claim, *now),
+            Command::TakeAgain { claim, now } => match self.holder() {
+                Some(held) if held.holder == claim.holder && held.command_id != claim.command_id => {
+                    Ok(vec![Event::Taken(claim.clone())])
+                }
+                Some(_) | None => self.take(claim, *now),
+            },
             Command::Confirm { holder } => match self {
                 Self::Taken(claim) if claim.holder == *holder => {
                     Ok(vec![Event::Confirmed(ClaimConfirmed { holder: holder.clone() })])
@@ -198,13 +217,13 @@ impl Aggregate for Claim {
                 }
                 Self::Free | Self::Taken(_) | Self::Confirmed(_) | Self::Released { .. } => Ok(vec![]),
             },
-            Command::Release { holder, now } => match self.holder() {
-                Some(claim) if claim.holder == *holder => {
+            Command::Release { holder, command_id, now } => match self.holder() {
+                Some(claim) if claim.holder == *holder && claim.command_id == *command_id => {
                     let span = claim.kind.quarantine_ms();
                     let quarantined_until = (span > 0).then(|| now.plus_ms(span));
                     Ok(vec![Event::Released(ClaimReleased { holder: holder.clone(), quarantined_until })])
                 }
-                // Released already, or taken by somebody else since: what was asked for holds.
+                // Released already, or taken since, by somebody else or by the same again: what was asked for holds.
                 Some(_) | None => Ok(vec![]),
             },
         }

@@ -263,10 +263,11 @@ fn taken([_, a, b, c]: Draw) -> claim::ClaimTaken {
 }
 fn claim_command(draw: Draw) -> claim::Command {
     let [kind, a, b, _] = draw;
-    match kind % 5 {
+    match kind % 6 {
         0 | 1 => claim::Command::Take { claim: taken(draw), now: at(b) },
         2 => claim::Command::Confirm { holder: holder(a) },
-        3 => claim::Command::Release { holder: holder(a), now: at(b) },
+        3 => claim::Command::Release { holder: holder(a), command_id: uuid(b), now: at(b) },
+        4 => claim::Command::TakeAgain { claim: taken(draw), now: at(b) },
         _ => claim::Command::Abandon { command_id: uuid(b) },
     }
 }

@@ -33,6 +33,8 @@ use crate::{
 
 /// How many names `postgres`, `postgres-2`, … are tried before the caller is asked for one.
 const NAMES_TRIED_MAX: usize = 1_000;
+/// How many tunnels can be renamed at the same moment.
+const RENAMES_AT_ONCE: usize = 32;
 /// How many ports are tried in a row before the hub says that it has none.
 const PORTS_TRIED_MAX: usize = 64;
 
@@ -127,6 +129,15 @@ pub struct NewShare {
     pub read_only: bool,
 }
 
+/// A share that was made, and its token, which nobody sees again.
+#[derive(Debug)]
+pub struct NewLink {
+    pub id: ShareId,
+    pub token: Secret,
+    pub slug: String,
+    pub done: Done,
+}
+
 /// Creates tunnels and shares.
 #[derive(Debug)]
 pub struct Creator {
@@ -134,9 +145,23 @@ pub struct Creator {
     pub routes: Arc<Routes>,
     pub clock: SharedClock,
     pub ports: PortPool,
+    /// Between the claim of a new name and the change itself the claim is in nobody's use: whoever renames a tunnel, or
+    /// frees a name of it, holds its lock. A few locks for all tunnels: bounded, and two that share one wait a moment.
+    renaming: [tokio::sync::Mutex<()>; RENAMES_AT_ONCE],
 }
 
 impl Creator {
+    pub fn new(executor: Executor, routes: Arc<Routes>, clock: SharedClock, ports: PortPool) -> Self {
+        Self { executor, routes, clock, ports, renaming: Default::default() }
+    }
+
+    /// While this is held the tunnel's name does not change, and none of its names is claimed or freed.
+    pub async fn keep_name(&self, id: TunnelId) -> tokio::sync::MutexGuard<'_, ()> {
+        // The last bytes of an id are random.
+        let place = usize::from(id.uuid().as_bytes()[15]) % RENAMES_AT_ONCE;
+        self.renaming[place].lock().await
+    }
+
     /// Creates a tunnel; the answer's tunnel is in `Routes`.
     ///
     /// # Errors
@@ -178,6 +203,13 @@ impl Creator {
             expires_at: new.expires_at,
         };
         match self.executor.tunnel(id, who.clone(), tunnel::Command::Create { tunnel: created, now }).await {
+            // A repetition of what was created and has ended since: what it claimed anew is nobody's.
+            Ok(_) if self.routes.tunnel(id).is_none_or(|entry| entry.state.open().is_none()) => {
+                claim.abandon(ClaimKind::TunnelName, &name_key(who.workspace, name.as_str())).await;
+                claim.abandon(ClaimKind::TunnelPort, &port.to_string()).await;
+                self.ports.give_back(port);
+                Err(CreateError::TunnelUnknown(id))
+            }
             Ok(done) => Ok((id, done)),
             Err(error) => {
                 // In doubt the claims stay: the follower frees them when no tunnel appears.
@@ -196,6 +228,10 @@ impl Creator {
     /// # Errors
     /// [`CreateError::NameTaken`] and what the tunnel itself refuses.
     pub async fn update(&self, who: &Who, id: TunnelId, update: TunnelUpdated) -> Result<Done, CreateError> {
+        let _kept = match &update.name {
+            Some(_) => Some(self.keep_name(id).await),
+            None => None,
+        };
         let current = self.routes.tunnel(id).filter(|entry| entry.state.open().is_some());
         let current = current.ok_or(CreateError::TunnelUnknown(id))?;
         let old = current.state.open().map(|details| details.created.name.clone());
@@ -203,9 +239,10 @@ impl Creator {
             self.agent_in(who.workspace, agent_id)?;
         }
         let renamed = update.name.clone().filter(|name| Some(name) != old.as_ref());
-        let claim = Claimer { creator: self, who, holder: id.to_string(), command_id: id.uuid() };
+        // Every renaming is a holding of its own: what frees a former one cannot free this.
+        let claim = Claimer { creator: self, who, holder: id.to_string(), command_id: Uuid::new_v4() };
         if let Some(name) = &renamed {
-            claim.exact_name(name).await?;
+            claim.name_again(name).await?;
         }
         let answer = self.executor.tunnel(id, who.clone(), tunnel::Command::Update(update)).await;
         if let (Err(error), Some(name)) = (&answer, &renamed)
@@ -220,15 +257,9 @@ impl Creator {
     ///
     /// # Errors
     /// [`CreateError`]; what was claimed is released again.
-    pub async fn share(
-        &self,
-        who: &Who,
-        seed: &Seed,
-        new: NewShare,
-    ) -> Result<(ShareId, Secret, Done), CreateError> {
+    pub async fn share(&self, who: &Who, seed: &Seed, new: NewShare) -> Result<NewLink, CreateError> {
         let id = ShareId::new(seed.uuid(seed.first_seen().unwrap_or_else(|| self.clock.now()), "share"));
-        let (token, done) = self.share_with_id(who, seed, id, new).await?;
-        Ok((id, token, done))
+        self.share_with_id(who, seed, id, new).await
     }
 
     /// The permanent link of a public tunnel; nothing new where it has one.
@@ -260,8 +291,7 @@ impl Creator {
         }
         let at = seed.first_seen().unwrap_or_else(|| self.clock.now());
         let id = ShareId::new(seed.uuid(at, "public-share"));
-        let (_, done) = self.share_with_id(who, seed, id, new).await?;
-        Ok(done)
+        Ok(self.share_with_id(who, seed, id, new).await?.done)
     }
 
     async fn share_with_id(
@@ -270,7 +300,7 @@ impl Creator {
         seed: &Seed,
         id: ShareId,
         new: NewShare,
-    ) -> Result<(Secret, Done), CreateError> {
+    ) -> Result<NewLink, CreateError> {
         let now = self.clock.now();
         let tunnel = self.routes.tunnel(new.tunnel_id).filter(|entry| {
             entry.state.open().is_some_and(|details| details.created.workspace_id == who.workspace)
@@ -283,7 +313,8 @@ impl Creator {
         }
         let token = seed.secret(SecretKind::ShareToken, "token");
         if let Some(known) = self.routes.share(id) {
-            return Ok((token, Done { position: 0, revision: known.revision }));
+            let slug = known.state.created.as_ref().map(|created| created.slug.clone()).unwrap_or_default();
+            return Ok(NewLink { id, token, slug, done: Done { position: 0, revision: known.revision } });
         }
         let command_id = Uuid::from_bytes(*seed.bytes("command").first_chunk().expect("32 bytes"));
         let claim = Claimer { creator: self, who, holder: id.to_string(), command_id };
@@ -314,7 +345,7 @@ impl Creator {
             token_preview: token.preview(),
         };
         match self.executor.share(id, who.clone(), share::Command::Create { share: created, now }).await {
-            Ok(done) => Ok((token, done)),
+            Ok(done) => Ok(NewLink { id, token, slug, done }),
             Err(error) => {
                 if slug_chosen && !matches!(error, ExecuteError::InDoubt(_)) {
                     claim.abandon(ClaimKind::Slug, &slug).await;
@@ -353,22 +384,17 @@ struct Claimer<'a> {
 impl Claimer<'_> {
     async fn take(&self, kind: ClaimKind, key: String) -> Result<Done, ExecuteError<claim::Rejection>> {
         let stream = claim_stream(kind, &key);
-        let claim = ClaimTaken {
+        let command = claim::Command::Take { claim: self.claim(kind, key), now: self.creator.clock.now() };
+        self.creator.executor.claim(stream, self.who.clone(), command).await
+    }
+
+    fn claim(&self, kind: ClaimKind, key: String) -> ClaimTaken {
+        ClaimTaken {
             kind,
             key,
             workspace_id: self.who.workspace,
             holder: self.holder.clone(),
             command_id: self.command_id,
-        };
-        let command = claim::Command::Take { claim, now: self.creator.clock.now() };
-        match self.creator.executor.claim(stream, self.who.clone(), command).await {
-            // Ours already, by another command: a tunnel that goes back to its former name before that was freed.
-            Err(ExecuteError::Rejected(claim::Rejection::ClaimTaken { holder, .. }))
-                if holder == self.holder =>
-            {
-                Ok(Done { position: 0, revision: 0 })
-            }
-            answer => answer,
         }
     }
 
@@ -383,11 +409,16 @@ impl Claimer<'_> {
     }
 
     async fn exact_name(&self, name: &Name) -> Result<(), CreateError> {
-        match self.take(ClaimKind::TunnelName, name_key(self.who.workspace, name.as_str())).await {
-            Ok(_) => Ok(()),
-            Err(ExecuteError::Rejected(_)) => Err(CreateError::NameTaken(name.clone())),
-            Err(error) => Err(CreateError::Claim(error)),
-        }
+        let answer = self.take(ClaimKind::TunnelName, name_key(self.who.workspace, name.as_str())).await;
+        named(answer, name)
+    }
+
+    /// A name for a tunnel that may have it still: it goes back to its former name before that was freed.
+    async fn name_again(&self, name: &Name) -> Result<(), CreateError> {
+        let claim = self.claim(ClaimKind::TunnelName, name_key(self.who.workspace, name.as_str()));
+        let stream = claim_stream(claim.kind, &claim.key);
+        let command = claim::Command::TakeAgain { claim, now: self.creator.clock.now() };
+        named(self.creator.executor.claim(stream, self.who.clone(), command).await, name)
     }
 
     async fn name(&self, asked: Option<&Name>, target: &Target) -> Result<Name, CreateError> {
@@ -437,5 +468,13 @@ impl Claimer<'_> {
             Err(ExecuteError::Rejected(_)) => Err(CreateError::SlugTaken(slug.to_owned())),
             Err(error) => Err(CreateError::Claim(error)),
         }
+    }
+}
+
+fn named(answer: Result<Done, ExecuteError<claim::Rejection>>, name: &Name) -> Result<(), CreateError> {
+    match answer {
+        Ok(_) => Ok(()),
+        Err(ExecuteError::Rejected(_)) => Err(CreateError::NameTaken(name.clone())),
+        Err(error) => Err(CreateError::Claim(error)),
     }
 }

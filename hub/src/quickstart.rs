@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     actors::Who,
     core::DEFAULT_WORKSPACE,
-    creation::{NewShare, NewTunnel},
+    creation::{NewLink, NewShare, NewTunnel},
     demo, offline,
     secrets::{Secret, SecretKind, Seed},
     settings::Quickstart,
@@ -148,10 +148,8 @@ async fn make(hub: &Hub, target: &Target, protocol: domain::target::Protocol) ->
         read_only: true,
     };
     let creator = &hub.ports.creator;
-    let (share_id, token, _) =
+    let NewLink { id: share_id, token, slug, .. } =
         creator.share(&who, &Seed::random(), new).await.map_err(|error| anyhow!("no share: {error:?}"))?;
-    let share = core.routes.share(share_id).context("just made")?;
-    let slug = share.state.created.as_ref().map(|created| created.slug.clone()).context("just made")?;
     Ok(Made { key, agent, agent_id, tunnel_id, share_id, token, slug })
 }
 

@@ -51,7 +51,7 @@ use crate::{
     links::Links,
     metrics::Metrics,
     operator::{self, Socket},
-    readers::Views,
+    readers::{Views, former::former_shares},
     running::Running,
     secrets::Secret,
     settings::Settings,
@@ -217,6 +217,7 @@ impl Hub {
             recorder: recorder.clone(),
             limiter: Arc::clone(&limiter),
             clock: core.clock.clone(),
+            former: former_shares(views.catalog()),
             public: public::endpoints(Arc::clone(&known_ports)),
         };
         let edge =
@@ -229,13 +230,14 @@ impl Hub {
             settings.link_base_url.as_deref(),
             settings.base_domain.as_deref(),
         );
-        let creator = Arc::new(Creator {
-            executor: core.executor.clone(),
-            routes: Arc::clone(&core.routes),
-            clock: core.clock.clone(),
-            ports: port_pool(&core, &settings),
-        });
+        let creator = Arc::new(Creator::new(
+            core.executor.clone(),
+            Arc::clone(&core.routes),
+            core.clock.clone(),
+            port_pool(&core, &settings),
+        ));
         let ports = web::Data::new(Ports {
+            former: former_shares(views.catalog()),
             settings: Arc::clone(&settings),
             clock: core.clock.clone(),
             log: core.log.clone(),

@@ -14,7 +14,10 @@ use crate::view::{self, Applied, KeptView, Mark, Pool, View, ViewError};
 mod apply;
 mod query;
 
-pub use query::{AgentRow, KeyRow, Page, PageRequest, ShareFilter, ShareRow, TunnelFilter, TunnelRow};
+pub use query::{
+    AgentRow, FormerShare, KeyRow, Page, PageRequest, ShareFilter, ShareKey, ShareRow, TunnelFilter,
+    TunnelRow,
+};
 
 const LAYOUT: &str = include_str!("catalog/layout.sql");
 

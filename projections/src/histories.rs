@@ -394,12 +394,14 @@ impl World {
                     key: "demo".to_owned(),
                     workspace_id: workspace_id(a % 2),
                     holder: "a".to_owned(),
-                    command_id: id(u128::from(b)),
+                    command_id: id(u128::from(b % 2)),
                 };
-                let command = match b % 3 {
+                let command_id = claim.command_id;
+                let command = match b % 5 {
                     0 => claim::Command::Take { claim, now },
-                    1 => claim::Command::Confirm { holder: "a".to_owned() },
-                    _ => claim::Command::Release { holder: "a".to_owned(), now },
+                    1 => claim::Command::TakeAgain { claim, now },
+                    2 => claim::Command::Confirm { holder: "a".to_owned() },
+                    _ => claim::Command::Release { holder: "a".to_owned(), command_id, now },
                 };
                 self.claim(a % 4, &command);
             }

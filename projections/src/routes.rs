@@ -4,15 +4,32 @@
 //! next revision of its stream and nothing else, so an event seen twice changes nothing and one that came too early
 //! waits for the reader. Readers clone an `Arc` out and hold no lock. Whether a share may be used is
 //! derived here from share, tunnel, agent, workspace and the caller's clock: nothing waits for a cascade.
+//!
+//! # What ends leaves
+//! Memory is bounded by what is alive: of closed tunnels, ended shares and released claims together only the newest
+//! [`ENDED_KEPT_MAX`] stay, as whole entries, so that what has just ended is answered as fast and as fully as what
+//! lives. Whoever asks for older ones asks the catalog ([`crate::catalog`], SQLite); visitors with unknown tokens do so
+//! behind the limits on unknown tokens, so that guessing costs the hub no more than it did.
+//!
+//! An entry leaves only after the reader in log order has passed its end, and no event that this reader has passed
+//! changes anything ever again. So somebody who is behind, or replays a stream, cannot bring back what has left. What
+//! stays follows from the log alone: a rebuild keeps what a live hub keeps.
 
-use std::{collections::BTreeSet, hash::Hash, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::Hash,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use dashmap::DashMap;
 use domain::{
     access::Denied,
     agent::{self, Agent, Token},
     aggregate::Aggregate,
-    claim::Claim,
+    claim::{self, Claim},
     event::Event,
     ids::{AgentId, KeyId, ShareId, TunnelId, WorkspaceId},
     node::Node,
@@ -22,6 +39,11 @@ use domain::{
     tunnel::Tunnel,
     workspace::{self, Key, Workspace},
 };
+use parking_lot::Mutex;
+
+/// How many closed tunnels, ended shares and released claims are kept, the newest: some megabytes. Long enough that
+/// the catalog, which follows within milliseconds, knows whatever has left.
+pub const ENDED_KEPT_MAX: usize = 4_096;
 
 /// A SHA-256 digest of a secret, by which it is looked up: timing tells nothing about the secret.
 pub type Digest = [u8; 32];
@@ -39,6 +61,14 @@ pub struct Entry<A> {
 /// Why a share cannot be used, by what facts and the clock say (whether the agent is connected is asked elsewhere).
 pub type Gate = Result<Arc<Entry<Tunnel>>, Denied>;
 
+/// How many entries there are, of what is alive and of what ended lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    pub tunnels: usize,
+    pub shares: usize,
+    pub claims: usize,
+}
+
 /// Current state, indexed for request paths.
 #[derive(Debug, Default)]
 pub struct Routes {
@@ -55,24 +85,128 @@ pub struct Routes {
     tunnels_by_name: DashMap<(WorkspaceId, String), TunnelId>,
     tunnels_by_agent: DashMap<AgentId, BTreeSet<TunnelId>>,
     shares_by_tunnel: DashMap<TunnelId, BTreeSet<ShareId>>,
+    /// What has ended and is still here, by the position of its end.
+    ended: Mutex<BTreeMap<u64, Gone>>,
+    /// Every event below this position was taken in, in log order.
+    unread: AtomicU64,
+    /// Fewer than [`ENDED_KEPT_MAX`] in tests.
+    ended_kept: Option<usize>,
+}
+
+/// Something that ended, at which revision of its stream: a claim may have been taken again since.
+#[derive(Debug)]
+enum Gone {
+    Tunnel(TunnelId, u64),
+    Share(ShareId, u64),
+    Claim(StreamName, u64),
+}
+
+/// Who brings an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Somebody who knows this stream, and perhaps is ahead of the reader or behind it.
+    Any,
+    /// The reader, who has brought everything before it: what is missing in between this build does not know.
+    Log,
+}
+
+/// An event's place, and how it came.
+#[derive(Debug, Clone, Copy)]
+struct Brought<'a> {
+    recorded: &'a Recorded,
+    order: Order,
+    /// It says everything about what it concerns, whatever was before it: a claim is taken, perhaps after others.
+    begins: bool,
 }
 
 impl Routes {
-    /// Takes in an event. Events of other families and events that an entry has seen already change nothing.
+    /// Takes in an event from whoever decided or replayed it. Events of other families and events that an entry has
+    /// seen already change nothing.
     pub fn apply(&self, recorded: &Recorded, event: &Event) {
+        self.take_in(recorded, event, Order::Any);
+    }
+
+    /// Takes in the next event of the log, in its order and without a gap; `None` stands for one of an unknown type.
+    /// There is one reader that does so.
+    pub fn apply_next(&self, recorded: &Recorded, event: Option<&Event>) {
+        if let Some(event) = event {
+            self.take_in(recorded, event, Order::Log);
+        }
+        self.unread.fetch_max(recorded.position + 1, Ordering::SeqCst);
+        self.forget();
+    }
+
+    fn take_in(&self, recorded: &Recorded, event: &Event, order: Order) {
+        let brought = Brought { recorded, order, begins: false };
         match event {
-            Event::Workspace(event) => self.apply_workspace(recorded, event),
-            Event::Agent(event) => self.apply_agent(recorded, event),
-            Event::Tunnel(event) => self.apply_tunnel(recorded, event),
-            Event::Share(event) => self.apply_share(recorded, event),
+            Event::Workspace(event) => self.apply_workspace(brought, event),
+            Event::Agent(event) => self.apply_agent(brought, event),
+            Event::Tunnel(event) => self.apply_tunnel(brought, event),
+            Event::Share(event) => self.apply_share(brought, event),
             Event::Claim(event) => {
-                fold(&self.claims, recorded.stream.clone(), recorded, event, |_, _| {});
+                let brought = Brought { begins: matches!(event, claim::Event::Taken(_)), ..brought };
+                self.fold(&self.claims, recorded.stream.clone(), brought, event, |_, after| {
+                    if after.holder().is_none() {
+                        self.note_end(recorded, Gone::Claim(recorded.stream.clone(), recorded.revision));
+                    }
+                });
             }
             Event::Node(event) => {
-                fold(&self.nodes, recorded.stream.clone(), recorded, event, |_, _| {});
+                self.fold(&self.nodes, recorded.stream.clone(), brought, event, |_, _| {});
             }
             Event::Access(_) => {}
         }
+    }
+
+    fn note_end(&self, recorded: &Recorded, gone: Gone) {
+        self.ended.lock().insert(recorded.position, gone);
+    }
+
+    /// Lets go of the oldest ends, as far as the reader has passed them.
+    fn forget(&self) {
+        let kept = self.ended_kept.unwrap_or(ENDED_KEPT_MAX);
+        let unread = self.unread.load(Ordering::SeqCst);
+        loop {
+            let gone = {
+                let mut ended = self.ended.lock();
+                if ended.len() <= kept {
+                    return;
+                }
+                match ended.first_entry() {
+                    Some(first) if *first.key() < unread => first.remove(),
+                    Some(_) | None => return,
+                }
+            };
+            match gone {
+                Gone::Tunnel(id, revision) => {
+                    self.tunnels.remove_if(&id, |_, entry| entry.revision == revision);
+                }
+                Gone::Claim(stream, revision) => {
+                    self.claims.remove_if(&stream, |_, entry| entry.revision == revision);
+                }
+                Gone::Share(id, revision) => self.forget_share(id, revision),
+            }
+        }
+    }
+
+    fn forget_share(&self, id: ShareId, revision: u64) {
+        let Some((_, entry)) = self.shares.remove_if(&id, |_, entry| entry.revision == revision) else {
+            return;
+        };
+        let Some(created) = &entry.state.created else { return };
+        if let Some(digest) = unhex(&created.token_hash) {
+            self.shares_by_token.remove_if(&digest, |_, holder| *holder == id);
+        }
+        self.shares_by_slug.remove_if(&created.slug, |_, holder| *holder == id);
+        if let Some(mut shares) = self.shares_by_tunnel.get_mut(&created.tunnel_id) {
+            shares.remove(&id);
+        }
+        self.shares_by_tunnel.remove_if(&created.tunnel_id, |_, shares| shares.is_empty());
+    }
+
+    /// How many tunnels, shares and claims are in memory, for metrics and tests.
+    pub fn held(&self) -> Held {
+        Held { tunnels: self.tunnels.len(), shares: self.shares.len(), claims: self.claims.len() }
     }
 
     pub fn workspace(&self, id: WorkspaceId) -> Option<Arc<Entry<Workspace>>> {
@@ -98,7 +232,7 @@ impl Routes {
     pub fn tunnels_of(&self, agent: AgentId) -> Vec<TunnelId> {
         self.tunnels_by_agent.get(&agent).map(|ids| ids.iter().copied().collect()).unwrap_or_default()
     }
-    /// Every share of a tunnel, ended ones too.
+    /// Every share of a tunnel, lately ended ones too.
     pub fn shares_of(&self, tunnel: TunnelId) -> Vec<ShareId> {
         self.shares_by_tunnel.get(&tunnel).map(|ids| ids.iter().copied().collect()).unwrap_or_default()
     }
@@ -106,11 +240,11 @@ impl Routes {
     pub fn tunnel_named(&self, workspace: WorkspaceId, name: &str) -> Option<TunnelId> {
         self.tunnels_by_name.get(&(workspace, name.to_owned())).map(|id| *id)
     }
-    /// Every tunnel, open or closed: for start-up and sweeps, not for request paths.
+    /// Every tunnel that is open or closed lately: for start-up and sweeps, not for request paths.
     pub fn all_tunnels(&self) -> Vec<(TunnelId, Arc<Entry<Tunnel>>)> {
         self.tunnels.iter().map(|entry| (*entry.key(), Arc::clone(entry.value()))).collect()
     }
-    /// Every share: for start-up and sweeps, not for request paths.
+    /// Every share that lives or ended lately: for start-up and sweeps, not for request paths.
     pub fn all_shares(&self) -> Vec<(ShareId, Arc<Entry<Share>>)> {
         self.shares.iter().map(|entry| (*entry.key(), Arc::clone(entry.value()))).collect()
     }
@@ -118,7 +252,7 @@ impl Routes {
     pub fn all_agents(&self) -> Vec<(AgentId, Arc<Entry<Agent>>)> {
         self.agents.iter().map(|entry| (*entry.key(), Arc::clone(entry.value()))).collect()
     }
-    /// Every claim: for start-up and sweeps, not for request paths.
+    /// Every claim that is held or was released lately: for start-up and sweeps, not for request paths.
     pub fn all_claims(&self) -> Vec<(StreamName, Arc<Entry<Claim>>)> {
         self.claims.iter().map(|entry| (entry.key().clone(), Arc::clone(entry.value()))).collect()
     }
@@ -152,13 +286,13 @@ impl Routes {
             .unwrap_or(false)
     }
 
-    /// The share whose token has this digest, ended ones too: what it answers is decided by [`Routes::gate`].
+    /// The share whose token has this digest, lately ended ones too: what it answers is decided by [`Routes::gate`].
     pub fn share_by_token(&self, digest: &Digest) -> Option<(ShareId, Arc<Entry<Share>>)> {
         let id = self.shares_by_token.get(digest).map(|found| *found)?;
         Some((id, self.share(id)?))
     }
 
-    /// The share that answers under a slug, ended ones too. Slugs are lower-case.
+    /// The share that answers under a slug, lately ended ones too. Slugs are lower-case.
     pub fn share_by_slug(&self, slug: &str) -> Option<(ShareId, Arc<Entry<Share>>)> {
         let id = self.shares_by_slug.get(slug).map(|found| *found)?;
         Some((id, self.share(id)?))
@@ -204,8 +338,9 @@ impl Routes {
         Ok(entry)
     }
 
-    fn apply_workspace(&self, recorded: &Recorded, event: &workspace::Event) {
-        fold(&self.workspaces, recorded.workspace, recorded, event, |_, _| {
+    fn apply_workspace(&self, brought: Brought<'_>, event: &workspace::Event) {
+        let recorded = brought.recorded;
+        self.fold(&self.workspaces, recorded.workspace, brought, event, |_, _| {
             if let workspace::Event::KeyCreated(created) = event
                 && let Some(digest) = unhex(&created.key_hash)
             {
@@ -214,9 +349,10 @@ impl Routes {
         });
     }
 
-    fn apply_agent(&self, recorded: &Recorded, event: &agent::Event) {
+    fn apply_agent(&self, brought: Brought<'_>, event: &agent::Event) {
+        let recorded = brought.recorded;
         let Some(id) = id_of(&recorded.stream, "agent-") else { return };
-        fold(&self.agents, id, recorded, event, |before: Option<&Agent>, after| {
+        self.fold(&self.agents, id, brought, event, |before: Option<&Agent>, after| {
             // Only tokens that can still be good stay in the index.
             for token in before.iter().flat_map(|agent| &agent.tokens) {
                 if !after.tokens.iter().any(|kept| kept.token_hash == token.token_hash)
@@ -231,15 +367,20 @@ impl Routes {
         });
     }
 
-    fn apply_tunnel(&self, recorded: &Recorded, event: &domain::tunnel::Event) {
+    fn apply_tunnel(&self, brought: Brought<'_>, event: &domain::tunnel::Event) {
+        let recorded = brought.recorded;
         let Some(id) = id_of(&recorded.stream, "tunnel-") else { return };
-        fold(&self.tunnels, id, recorded, event, |before: Option<&Tunnel>, after| {
+        self.fold(&self.tunnels, id, brought, event, |before: Option<&Tunnel>, after| {
             if let Some(was) = before.and_then(Tunnel::open) {
                 let name = (was.created.workspace_id, was.created.name.as_str().to_owned());
                 self.tunnels_by_name.remove_if(&name, |_, holder| *holder == id);
                 if let Some(mut tunnels) = self.tunnels_by_agent.get_mut(&was.created.agent_id) {
                     tunnels.remove(&id);
                 }
+                self.tunnels_by_agent.remove_if(&was.created.agent_id, |_, tunnels| tunnels.is_empty());
+            }
+            if matches!(after, Tunnel::Closed(_)) {
+                self.note_end(recorded, Gone::Tunnel(id, recorded.revision));
             }
             if let Some(now) = after.open() {
                 let name = (now.created.workspace_id, now.created.name.as_str().to_owned());
@@ -249,9 +390,10 @@ impl Routes {
         });
     }
 
-    fn apply_share(&self, recorded: &Recorded, event: &domain::share::Event) {
+    fn apply_share(&self, brought: Brought<'_>, event: &domain::share::Event) {
+        let recorded = brought.recorded;
         let Some(id) = id_of(&recorded.stream, "share-") else { return };
-        fold(&self.shares, id, recorded, event, |_, _| {
+        self.fold(&self.shares, id, brought, event, |_, after| {
             if let domain::share::Event::Created(created) = event {
                 if let Some(digest) = unhex(&created.token_hash) {
                     self.shares_by_token.insert(digest, id);
@@ -259,44 +401,64 @@ impl Routes {
                 self.shares_by_slug.insert(created.slug.clone(), id);
                 self.shares_by_tunnel.entry(created.tunnel_id).or_default().insert(id);
             }
+            if after.ended.is_some() {
+                self.note_end(recorded, Gone::Share(id, recorded.revision));
+            }
         });
+    }
+
+    /// Replaces an entry by its successor and lets `index` follow; an event that is not the entry's next changes
+    /// nothing.
+    fn fold<K: Eq + Hash, A: Aggregate>(
+        &self,
+        entries: &DashMap<K, Arc<Entry<A>>>,
+        key: K,
+        Brought { recorded, order, begins }: Brought<'_>,
+        event: &A::Event,
+        index: impl FnOnce(Option<&A>, &A),
+    ) {
+        // The map's shard stays locked over the fold and the index, so that of two appliers neither takes the other's
+        // predecessor nor leaves the index of an older state behind. Nobody holds an index while he asks for an entry.
+        let slot = entries.entry(key);
+        let before = match &slot {
+            dashmap::Entry::Occupied(found) => Some(Arc::clone(found.get())),
+            dashmap::Entry::Vacant(_) => None,
+        };
+        // What the reader has passed is here, or has ended and left. Asked after the look at the entry: an entry leaves
+        // only once the reader has passed its end.
+        if recorded.position < self.unread.load(Ordering::SeqCst) {
+            return;
+        }
+        let known = before.as_ref().map_or(0, |entry| entry.revision);
+        let fits = match order {
+            // A gap means that somebody applied what he decided before this node had read what came before it. Taking
+            // it would lose the events between for ever; the reader brings them all, in order.
+            Order::Any => recorded.revision == known + 1 || (begins && before.is_none()),
+            // A gap means events of a type that this build does not know. What follows them still holds: a share whose
+            // label was changed in an unknown way and that was revoked afterwards is revoked.
+            Order::Log => recorded.revision > known,
+        };
+        if !fits {
+            return;
+        }
+        let mut state = before.as_ref().map(|entry| entry.state.clone()).unwrap_or_default();
+        state.evolve(event);
+        index(before.as_ref().map(|entry| &entry.state), &state);
+        slot.insert(Arc::new(Entry {
+            state,
+            revision: recorded.revision,
+            created_at: match &before {
+                Some(entry) if !begins => entry.created_at,
+                Some(_) | None => recorded.recorded_at,
+            },
+            changed_at: recorded.recorded_at,
+        }));
     }
 }
 
 /// Whether a key may be used at a moment.
 pub fn usable(key: &Key, now: Timestamp) -> bool {
     !key.revoked && key.created.expires_at.is_none_or(|at| at > now)
-}
-
-/// Replaces an entry by its successor and lets `index` follow; an event that is not the entry's next changes nothing.
-fn fold<K: Eq + Hash, A: Aggregate>(
-    entries: &DashMap<K, Arc<Entry<A>>>,
-    key: K,
-    recorded: &Recorded,
-    event: &A::Event,
-    index: impl FnOnce(Option<&A>, &A),
-) {
-    // The map's shard stays locked over the fold and the index, so that of two appliers neither takes the other's
-    // predecessor nor leaves the index of an older state behind. Nobody holds an index while he asks for an entry.
-    let slot = entries.entry(key);
-    let before = match &slot {
-        dashmap::Entry::Occupied(found) => Some(Arc::clone(found.get())),
-        dashmap::Entry::Vacant(_) => None,
-    };
-    // A gap means that somebody applied what he decided before this node had read what came before it. Taking it
-    // would lose the events between for ever; the reader brings them all, in order.
-    if recorded.revision != before.as_ref().map_or(0, |entry| entry.revision) + 1 {
-        return;
-    }
-    let mut state = before.as_ref().map(|entry| entry.state.clone()).unwrap_or_default();
-    state.evolve(event);
-    index(before.as_ref().map(|entry| &entry.state), &state);
-    slot.insert(Arc::new(Entry {
-        state,
-        revision: recorded.revision,
-        created_at: before.as_ref().map_or(recorded.recorded_at, |entry| entry.created_at),
-        changed_at: recorded.recorded_at,
-    }));
 }
 
 pub(crate) fn id_of<T: std::str::FromStr>(stream: &StreamName, prefix: &str) -> Option<T> {

@@ -21,8 +21,14 @@ fn take(claim: ClaimTaken) -> Command {
 fn confirm(holder: &str) -> Command {
     Command::Confirm { holder: holder.to_owned() }
 }
+fn take_again(claim: ClaimTaken) -> Command {
+    Command::TakeAgain { claim, now: at(0) }
+}
 fn release(holder: &str) -> Command {
-    Command::Release { holder: holder.to_owned(), now: at(0) }
+    release_of(holder, 1)
+}
+fn release_of(holder: &str, command: u128) -> Command {
+    Command::Release { holder: holder.to_owned(), command_id: uuid(command), now: at(0) }
 }
 fn abandon(command: u128) -> Command {
     Command::Abandon { command_id: uuid(command) }
@@ -108,7 +114,43 @@ fn a_claim_is_released_by_its_holder_alone_and_once() {
 #[test]
 fn a_release_does_not_touch_who_took_the_thing_since() {
     let next = claim_of(ClaimKind::TunnelName, "tun_b", 2);
-    freed().when(take(next.clone())).then([Event::Taken(next)]).when(release("tun_a")).then_nothing();
+    freed()
+        .when(take(next.clone()))
+        .then([Event::Taken(next)])
+        .when(release("tun_a"))
+        .then_nothing()
+        .when(release_of("tun_a", 2))
+        .then_nothing();
+}
+
+#[test]
+fn a_release_meant_for_an_earlier_holding_does_not_free_what_its_holder_took_again() {
+    let again = claim_of(ClaimKind::TunnelName, "tun_a", 2);
+    for state in [taken(), confirmed()] {
+        let held = state.when(take_again(again.clone())).then([Event::Taken(again.clone())]);
+        held.when(release_of("tun_a", 1)).then_nothing().when(abandon(1)).then_nothing();
+    }
+    let held = confirmed().and([Event::Taken(again)]);
+    held.when(release_of("tun_a", 2)).then([released("tun_a", None)]);
+}
+
+#[test]
+fn taking_again_is_done_once_and_takes_nothing_from_others() {
+    let again = claim_of(ClaimKind::TunnelName, "tun_a", 2);
+    for state in [free(), taken(), confirmed(), freed()] {
+        state
+            .when(take_again(again.clone()))
+            .then([Event::Taken(again.clone())])
+            .when(take_again(again.clone()))
+            .then_nothing()
+            .when(take_again(claim_of(ClaimKind::TunnelName, "tun_b", 3)))
+            .then_rejected(&taken_by(&again));
+    }
+    let slug = claim_of(ClaimKind::Slug, "share_a", 1);
+    let until = at(0).plus_ms(SLUG_QUARANTINE_MS);
+    given::<Claim>([Event::Taken(slug.clone()), released("share_a", Some(until))])
+        .when(take_again(slug))
+        .then_rejected(&Rejection::ClaimQuarantined { until });
 }
 
 #[test]

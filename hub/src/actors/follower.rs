@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use domain::{
     agent::{self, DisconnectReason},
-    claim::{self, Claim, ClaimKind, ClaimTaken, UNCONFIRMED_MS_MAX},
+    claim::ClaimKind,
     event::Event,
     ids::{AgentId, EventId, ShareId, TunnelId, WorkspaceId},
     names::Name,
@@ -22,10 +22,12 @@ use projections::routes::Routes;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+mod claims;
+
 use super::{Executor, FailFast, Who, timekeeper::Timekeeper};
 use crate::{
     clock::SharedClock,
-    creation::{Creator, claim_stream, name_key, public_share},
+    creation::{Creator, name_key, public_share},
     event_log::SharedLog,
     gateway::Gateway,
     running::{Running, Under},
@@ -36,10 +38,8 @@ use crate::{
 const BATCH: usize = 1_000;
 /// How many consequences are carried out at once: group commit makes them share their fsyncs.
 const AT_ONCE: usize = 64;
-/// How often forgotten claims are looked for.
+/// How often forgotten claims and orphans are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// An idempotency key is remembered for a day (milliseconds).
-const IDEMPOTENCY_MS: i64 = 86_400_000;
 
 /// What the follower works with.
 #[derive(Debug)]
@@ -69,6 +69,7 @@ pub struct Follower {
 struct Home {
     agent: AgentId,
     name: Name,
+    port: u16,
 }
 
 /// Something to append because of a fact.
@@ -81,6 +82,9 @@ enum Consequence {
     DeleteTunnel { id: TunnelId },
 }
 
+/// A consequence, in which workspace, and the event that it follows from.
+type Caused = (WorkspaceId, Option<EventId>, Consequence);
+
 impl Follower {
     /// Starts at the head: call it before anything new is appended.
     pub fn new(parts: Parts) -> Self {
@@ -91,7 +95,7 @@ impl Follower {
             .into_iter()
             .filter_map(|(id, entry)| {
                 let created = &entry.state.open()?.created;
-                Some((id, Home { agent: created.agent_id, name: created.name.clone() }))
+                Some((id, Home::of(created)))
             })
             .collect();
         Self { parts, homes, after, _fail_fast: FailFast("follower") }
@@ -99,8 +103,7 @@ impl Follower {
 
     /// Works until it is told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
-        self.sweep_children().await;
-        self.sweep_claims().await;
+        self.sweep().await;
         let mut head = self.parts.log.head();
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.reset();
@@ -109,7 +112,7 @@ impl Follower {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = head.changed() => if changed.is_err() { return },
-                _ = sweep.tick() => self.sweep_claims().await,
+                _ = sweep.tick() => self.sweep().await,
             }
         }
     }
@@ -131,7 +134,7 @@ impl Follower {
                 // What this build does not know has no consequences here.
                 let Ok(event) = recorded.event() else { continue };
                 self.parts.routes.apply(recorded, &event);
-                self.parts.timekeeper.note(&event);
+                self.parts.timekeeper.note(recorded, &event);
                 self.act(recorded, &event);
                 let found = self.consequences(recorded, &event);
                 consequences.extend(found.into_iter().map(|it| (recorded.workspace, Some(recorded.id), it)));
@@ -176,7 +179,7 @@ impl Follower {
     }
 
     fn act_on_tunnel(&self, id: TunnelId, event: &tunnel::Event) {
-        let Parts { gateway, running, routes, .. } = &self.parts;
+        let Parts { gateway, running, .. } = &self.parts;
         match event {
             tunnel::Event::Created(_) => {
                 self.parts.tunnel_ports.sync(id);
@@ -202,10 +205,8 @@ impl Follower {
             tunnel::Event::Expired(_) | tunnel::Event::Deleted(_) => {
                 self.parts.tunnel_ports.sync(id);
                 running.end(Under::Tunnel(id));
-                if let Some(tunnel::Tunnel::Closed(details)) =
-                    routes.tunnel(id).map(|entry| entry.state.clone())
-                {
-                    gateway.withdraw(details.created.agent_id, id);
+                if let Some(home) = self.homes.get(&id) {
+                    gateway.withdraw(home.agent, id);
                 }
             }
             tunnel::Event::Connected(_) | tunnel::Event::Disconnected(_) => {}
@@ -253,7 +254,7 @@ impl Follower {
         let name_claim = |name: &Name| (ClaimKind::TunnelName, name_key(workspace, name.as_str()));
         match event {
             tunnel::Event::Created(created) => {
-                self.homes.insert(id, Home { agent: created.agent_id, name: created.name.clone() });
+                self.homes.insert(id, Home::of(created));
                 let (kind, key) = name_claim(&created.name);
                 let port = created.tunnel_port.to_string();
                 vec![
@@ -282,13 +283,21 @@ impl Follower {
                 found
             }
             tunnel::Event::Deleted(_) | tunnel::Event::Expired(_) => {
-                self.homes.remove(&id);
+                // The tunnel may have left memory already: what it had is remembered here.
+                let home = self.homes.remove(&id);
                 let reason = if matches!(event, tunnel::Event::Expired(_)) {
                     RevokeReason::TunnelExpired
                 } else {
                     RevokeReason::TunnelDeleted
                 };
-                self.end_of_tunnel(id, reason)
+                let mut found = self.orphans_of(id, reason);
+                if let Some(home) = home {
+                    let (kind, key) = name_claim(&home.name);
+                    found.push(Consequence::Release { kind, key, holder: holder.clone() });
+                    let key = home.port.to_string();
+                    found.push(Consequence::Release { kind: ClaimKind::TunnelPort, key, holder });
+                }
+                found
             }
             tunnel::Event::Connected(_)
             | tunnel::Event::Disconnected(_)
@@ -297,23 +306,14 @@ impl Follower {
         }
     }
 
-    fn end_of_tunnel(&self, id: TunnelId, reason: RevokeReason) -> Vec<Consequence> {
-        let Some(entry) = self.parts.routes.tunnel(id) else { return vec![] };
-        let tunnel::Tunnel::Closed(details) = &entry.state else { return vec![] };
-        let (created, holder) = (&details.created, id.to_string());
-        let shares = self.parts.routes.shares_of(id);
-        let live = shares
-            .into_iter()
-            .filter(|share| self.parts.routes.share(*share).is_some_and(|entry| entry.state.ended.is_none()));
-        let mut found: Vec<_> = live.map(|id| Consequence::RevokeShare { id, reason }).collect();
-        let key = name_key(created.workspace_id, created.name.as_str());
-        found.push(Consequence::Release { kind: ClaimKind::TunnelName, key, holder: holder.clone() });
-        let key = created.tunnel_port.to_string();
-        found.push(Consequence::Release { kind: ClaimKind::TunnelPort, key, holder });
-        found
+    fn orphans_of(&self, id: TunnelId, reason: RevokeReason) -> Vec<Consequence> {
+        let routes = &self.parts.routes;
+        let lives = |share: &ShareId| routes.share(*share).is_some_and(|entry| entry.state.ended.is_none());
+        let orphans = routes.shares_of(id).into_iter().filter(lives);
+        orphans.map(|id| Consequence::RevokeShare { id, reason }).collect()
     }
 
-    async fn carry_out(&self, consequences: Vec<(WorkspaceId, Option<EventId>, Consequence)>) {
+    async fn carry_out(&self, consequences: Vec<Caused>) {
         stream::iter(consequences)
             .for_each_concurrent(AT_ONCE, |(workspace, cause, consequence)| async move {
                 let who = Who { causation: cause, ..Who::hub(workspace, "follower") };
@@ -326,36 +326,16 @@ impl Follower {
     }
 
     async fn append(&self, who: Who, consequence: Consequence) -> Result<(), String> {
-        let executor = &self.parts.executor;
-        let now = self.parts.clock.now();
+        let Parts { executor, creator, .. } = &self.parts;
         match consequence {
             Consequence::Confirm { kind, key, holder } => {
-                let command = claim::Command::Confirm { holder };
-                let done = executor.claim(claim_stream(kind, &key), who, command).await;
-                done.map(|_| ()).map_err(|error| format!("{error:?}"))
-            }
-            // A tunnel that was renamed and took its old name back keeps it.
-            Consequence::Release { kind, key, holder }
-                if held_again(&self.parts.routes, kind, &key, &holder) =>
-            {
-                Ok(())
-            }
-            Consequence::Abandon { kind, key, command_id } => {
-                let command = claim::Command::Abandon { command_id };
-                let done = executor.claim(claim_stream(kind, &key), who, command).await;
-                if done.is_ok() {
-                    self.give_back(kind, &key);
-                }
-                done.map(|_| ()).map_err(|error| format!("{error:?}"))
+                claims::confirm(executor, who, kind, &key, holder).await
             }
             Consequence::Release { kind, key, holder } => {
-                let command = claim::Command::Release { holder, now };
-                executor
-                    .claim(claim_stream(kind, &key), who, command)
-                    .await
-                    .map_err(|error| format!("{error:?}"))?;
-                self.give_back(kind, &key);
-                Ok(())
+                claims::release(creator, who, kind, &key, &holder).await
+            }
+            Consequence::Abandon { kind, key, command_id } => {
+                claims::abandon(creator, who, kind, &key, command_id).await
             }
             Consequence::RevokeShare { id, reason } => {
                 let done = executor.share(id, who, share::Command::Revoke { reason }).await;
@@ -369,97 +349,37 @@ impl Follower {
         }
     }
 
-    fn give_back(&self, kind: ClaimKind, key: &str) {
-        if kind == ClaimKind::TunnelPort
-            && let Ok(port) = key.parse()
-        {
-            self.parts.creator.ports.give_back(port);
-        }
-    }
-
-    /// Children whose parents ended in a former life.
-    async fn sweep_children(&self) {
+    /// Children whose parents ended in a former life, or whose end could not be recorded.
+    fn orphans(&self) -> Vec<Caused> {
         let routes = &self.parts.routes;
         let mut found = Vec::new();
         for (id, entry) in routes.all_tunnels() {
-            match &entry.state {
-                tunnel::Tunnel::Open(details) => {
-                    let agent = routes.agent(details.created.agent_id);
-                    if agent.is_some_and(|agent| agent.state.deleted) {
-                        found.push((details.created.workspace_id, None, Consequence::DeleteTunnel { id }));
-                    }
-                }
-                tunnel::Tunnel::Closed(details) => {
-                    let orphans = self.end_of_tunnel(id, RevokeReason::TunnelDeleted);
-                    let orphans =
-                        orphans.into_iter().filter(|it| matches!(it, Consequence::RevokeShare { .. }));
-                    found.extend(orphans.map(|it| (details.created.workspace_id, None, it)));
-                }
-                tunnel::Tunnel::Unknown => {}
+            let Some(details) = entry.state.open() else { continue };
+            if routes.agent(details.created.agent_id).is_some_and(|agent| agent.state.deleted) {
+                found.push((details.created.workspace_id, None, Consequence::DeleteTunnel { id }));
             }
         }
-        self.carry_out(found).await;
+        for (id, entry) in routes.all_shares() {
+            let Some(created) = entry.state.created.as_ref().filter(|_| entry.state.ended.is_none()) else {
+                continue;
+            };
+            if routes.tunnel(created.tunnel_id).is_none_or(|tunnel| tunnel.state.open().is_none()) {
+                let reason = RevokeReason::TunnelDeleted;
+                found.push((created.workspace_id, None, Consequence::RevokeShare { id, reason }));
+            }
+        }
+        found
     }
 
-    /// Claims whose holders never came, or are gone.
-    async fn sweep_claims(&self) {
-        let now = self.parts.clock.now();
-        let mut found = Vec::new();
-        for (_, entry) in self.parts.routes.all_claims() {
-            let Some(held) = entry.state.holder() else { continue };
-            let age_ms = now.millis() - entry.changed_at.millis();
-            let confirmed = matches!(entry.state, Claim::Confirmed(_));
-            let verdict = match held.kind {
-                ClaimKind::Idempotency if age_ms > IDEMPOTENCY_MS => Some(false),
-                ClaimKind::Idempotency => None,
-                ClaimKind::TunnelName | ClaimKind::TunnelPort | ClaimKind::Slug => {
-                    let exists = holds(&self.parts.routes, held);
-                    let due = age_ms > UNCONFIRMED_MS_MAX && (exists != confirmed);
-                    due.then_some(exists)
-                }
-            };
-            let (kind, key, holder) = (held.kind, held.key.clone(), held.holder.clone());
-            let consequence = match verdict {
-                Some(true) => Consequence::Confirm { kind, key, holder },
-                Some(false) if !confirmed && kind != ClaimKind::Idempotency => {
-                    Consequence::Abandon { kind, key, command_id: held.command_id }
-                }
-                Some(false) => Consequence::Release { kind, key, holder },
-                None => continue,
-            };
-            found.push((held.workspace_id, None, consequence));
-        }
-        self.carry_out(found).await;
+    async fn sweep(&self) {
+        self.carry_out(self.orphans()).await;
+        self.carry_out(claims::forgotten(&self.parts.routes, &self.parts.clock)).await;
     }
 }
 
-/// Whether a name that was to be freed is its holder's again.
-fn held_again(routes: &Routes, kind: ClaimKind, key: &str, holder: &str) -> bool {
-    let tunnel = || holder.parse::<TunnelId>().ok().and_then(|id| routes.tunnel(id));
-    kind == ClaimKind::TunnelName
-        && tunnel().is_some_and(|entry| {
-            entry.state.open().is_some_and(|details| {
-                name_key(details.created.workspace_id, details.created.name.as_str()) == key
-            })
-        })
-}
-
-/// Whether the holder of a claim exists and has the claimed thing.
-fn holds(routes: &Routes, claim: &ClaimTaken) -> bool {
-    let tunnel = || claim.holder.parse::<TunnelId>().ok().and_then(|id| routes.tunnel(id));
-    match claim.kind {
-        ClaimKind::TunnelName => held_again(routes, claim.kind, &claim.key, &claim.holder),
-        ClaimKind::TunnelPort => tunnel().is_some_and(|entry| {
-            entry.state.open().is_some_and(|details| details.created.tunnel_port.to_string() == claim.key)
-        }),
-        ClaimKind::Slug => {
-            let share = claim.holder.parse::<ShareId>().ok().and_then(|id| routes.share(id));
-            share.is_some_and(|entry| {
-                let slug = entry.state.created.as_ref().map(|created| created.slug.as_str());
-                entry.state.ended.is_none() && slug == Some(claim.key.as_str())
-            })
-        }
-        ClaimKind::Idempotency => true,
+impl Home {
+    fn of(created: &tunnel::TunnelCreated) -> Self {
+        Self { agent: created.agent_id, name: created.name.clone(), port: created.tunnel_port }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Turns what falls due into commands: expiries become events. Nothing waits for it: the edge refuses by the clock.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,6 +9,7 @@ use std::{
 use domain::{
     event::Event,
     ids::{ShareId, TunnelId},
+    recorded::Recorded,
     share,
     time::Timestamp,
     tunnel,
@@ -37,13 +38,36 @@ enum Due {
     Tunnel(TunnelId),
 }
 
+/// What is due and when; nothing that has ended.
+#[derive(Debug, Default)]
+struct Calendar {
+    by_time: BTreeSet<(Timestamp, Due)>,
+    times: BTreeMap<Due, Timestamp>,
+}
+
+impl Calendar {
+    fn add(&mut self, at: Timestamp, due: Due) {
+        self.remove(due);
+        self.by_time.insert((at, due));
+        self.times.insert(due, at);
+    }
+    fn remove(&mut self, due: Due) {
+        if let Some(at) = self.times.remove(&due) {
+            self.by_time.remove(&(at, due));
+        }
+    }
+    fn next(&self, now: Timestamp) -> Option<Due> {
+        self.by_time.first().filter(|(at, _)| *at <= now).map(|(_, due)| *due)
+    }
+}
+
 /// Owns what falls due, and when.
 #[derive(Debug)]
 pub struct Timekeeper {
     executor: Executor,
     routes: Arc<Routes>,
     clock: SharedClock,
-    due: Mutex<BTreeSet<(Timestamp, Due)>>,
+    due: Mutex<Calendar>,
     _fail_fast: FailFast,
 }
 
@@ -58,28 +82,44 @@ impl Timekeeper {
             .all_tunnels()
             .into_iter()
             .filter_map(|(id, entry)| Some((entry.state.open()?.created.expires_at?, Due::Tunnel(id))));
-        let due = Mutex::new(shares.chain(tunnels).collect());
-        Self { executor, routes, clock, due, _fail_fast: FailFast("timekeeper") }
+        let mut due = Calendar::default();
+        for (at, what) in shares.chain(tunnels) {
+            due.add(at, what);
+        }
+        Self { executor, routes, clock, due: Mutex::new(due), _fail_fast: FailFast("timekeeper") }
     }
 
-    /// Notes what a fact makes due.
-    pub fn note(&self, event: &Event) {
-        let due = match event {
+    /// Notes what a fact makes due, and forgets what has ended before its time.
+    pub fn note(&self, recorded: &Recorded, event: &Event) {
+        let name = recorded.stream.as_str();
+        match event {
             Event::Share(share::Event::Created(created)) => {
-                created.expires_at.map(|at| (at, Due::Share(created.share_id)))
+                if let Some(at) = created.expires_at {
+                    self.due.lock().add(at, Due::Share(created.share_id));
+                }
             }
             Event::Tunnel(tunnel::Event::Created(created)) => {
-                created.expires_at.map(|at| (at, Due::Tunnel(created.tunnel_id)))
+                if let Some(at) = created.expires_at {
+                    self.due.lock().add(at, Due::Tunnel(created.tunnel_id));
+                }
             }
-            Event::Share(_)
-            | Event::Tunnel(_)
+            Event::Share(share::Event::Revoked(_) | share::Event::Expired(_)) => {
+                if let Some(id) = name.strip_prefix("share-").and_then(|id| id.parse().ok()) {
+                    self.due.lock().remove(Due::Share(id));
+                }
+            }
+            Event::Tunnel(tunnel::Event::Deleted(_) | tunnel::Event::Expired(_)) => {
+                if let Some(id) = name.strip_prefix("tunnel-").and_then(|id| id.parse().ok()) {
+                    self.due.lock().remove(Due::Tunnel(id));
+                }
+            }
+            Event::Tunnel(_)
             | Event::Workspace(_)
             | Event::Agent(_)
             | Event::Claim(_)
             | Event::Node(_)
-            | Event::Access(_) => None,
-        };
-        self.due.lock().extend(due);
+            | Event::Access(_) => {}
+        }
     }
 
     /// Works until it is told to stop.
@@ -101,13 +141,12 @@ impl Timekeeper {
     /// Expires everything that is due at `now`.
     pub async fn carry_out(&self, now: Timestamp) {
         for _ in 0..DUE_PER_TICK_MAX {
-            let next = self.due.lock().first().copied().filter(|(at, _)| *at <= now);
-            let Some((at, due)) = next else { return };
+            let Some(due) = self.due.lock().next(now) else { return };
             if !self.expire(due, now).await {
                 // The log takes no writes: what is due stays due.
                 return;
             }
-            self.due.lock().remove(&(at, due));
+            self.due.lock().remove(due);
         }
     }
 
@@ -180,6 +219,23 @@ impl Clocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ended_before_its_time_is_not_waited_for() {
+        let start = Timestamp::from_millis(0);
+        let due = |n| Due::Share(ShareId::new(uuid::Uuid::from_u128(n)));
+        let mut calendar = Calendar::default();
+        calendar.add(start.plus_ms(2), due(2));
+        calendar.add(start.plus_ms(1), due(1));
+        calendar.add(start.plus_ms(1), due(1));
+        assert_eq!(calendar.next(start), None);
+        assert_eq!(calendar.next(start.plus_ms(2)), Some(due(1)));
+        calendar.remove(due(1));
+        calendar.remove(due(1));
+        assert_eq!(calendar.next(start.plus_ms(2)), Some(due(2)));
+        calendar.remove(due(2));
+        assert!(calendar.by_time.is_empty() && calendar.times.is_empty());
+    }
 
     #[test]
     fn a_clock_that_jumps_is_not_believed() {

@@ -12,7 +12,10 @@ use actix_web::{
 use uuid::Uuid;
 
 use super::{Ports, error::ApiError};
-use crate::limits::{Key, Scope, Verdict};
+use crate::{
+    edge::EdgeOptions,
+    limits::{Key, Scope, Verdict},
+};
 
 /// Counts a request of a key, or of an agent with its own token.
 ///
@@ -31,6 +34,15 @@ pub fn count_public(ports: &Ports, request: &HttpRequest) -> Result<(), ApiError
     let address = ports.peer_of(request).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let key = Key::address(Scope::Public, address);
     judge(request, ports.limits.check(key, ports.settings.limit_public_per_min))
+}
+
+/// Counts a question about a token that is not in memory, from whatever address, together with those at the edge: each
+/// costs a look into the catalog.
+///
+/// # Errors
+/// 429 with the seconds to wait.
+pub fn count_unknown(ports: &Ports) -> Result<(), ApiError> {
+    passed(ports.limits.check(Key::all(Scope::UnknownShare), EdgeOptions::default().limit_unknown_per_min))
 }
 
 fn judge(request: &HttpRequest, verdict: Verdict) -> Result<(), ApiError> {

@@ -27,8 +27,17 @@ use projections::{access_log::AccessLogReader, catalog::CatalogReader, routes::R
 
 use self::url::Url;
 use crate::{
-    actors::Executor, clock::SharedClock, creation::Creator, edge::recorder::Recorder, event_log::SharedLog,
-    gateway::Gateway, keyring::Keyring, links::Links, metrics::Metrics, readers::Views, settings::Settings,
+    actors::Executor,
+    clock::SharedClock,
+    creation::Creator,
+    edge::{FormerShares, recorder::Recorder},
+    event_log::SharedLog,
+    gateway::Gateway,
+    keyring::Keyring,
+    links::Links,
+    metrics::Metrics,
+    readers::Views,
+    settings::Settings,
 };
 
 /// What handlers work with. One for the whole API, shared by its threads.
@@ -42,6 +51,8 @@ pub struct Ports {
     pub creator: Arc<Creator>,
     pub gateway: Gateway,
     pub running: Arc<crate::running::Running>,
+    /// Shares that `Routes` has forgotten, by their tokens.
+    pub former: FormerShares,
     pub catalog: CatalogReader,
     pub accesses: AccessLogReader,
     pub views: Arc<Views>,

@@ -3,6 +3,7 @@
 use domain::{
     access::Denied,
     ids::{AgentId, ShareId, TunnelId, WorkspaceId},
+    policy::{methods::Method, paths::PathRule},
     share::{Ended, Share as ShareState},
     time::Timestamp,
     tunnel::{Condition, Details, Outage},
@@ -10,6 +11,7 @@ use domain::{
 };
 use projections::{
     access_log::{AccessRow, ShareTotals},
+    catalog::ShareRow,
     routes::Entry,
 };
 use schemas::rest;
@@ -113,14 +115,53 @@ pub fn share(ports: &Ports, id: ShareId, entry: &Entry<ShareState>) -> Result<Op
     Ok(counted_share(ports, id, entry, totals))
 }
 
-/// Shares of one workspace, in their order.
+/// Shares of one workspace, in their order: as they are now, and those that ended long ago as the catalog says.
 ///
 /// # Errors
 /// 500 when the access view cannot be read.
-pub fn shares(ports: &Ports, workspace: WorkspaceId, ids: &[ShareId]) -> Result<Vec<rest::Share>, ApiError> {
-    let totals = lists::view(ports.accesses.totals_of(workspace, ids))?;
-    let entries = ids.iter().zip(totals).filter_map(|(id, it)| Some((*id, ports.routes.share(*id)?, it)));
-    Ok(entries.filter_map(|(id, entry, totals)| counted_share(ports, id, &entry, totals)).collect())
+pub fn shares(
+    ports: &Ports,
+    workspace: WorkspaceId,
+    rows: &[ShareRow],
+) -> Result<Vec<rest::Share>, ApiError> {
+    let ids: Vec<ShareId> = rows.iter().map(|row| row.id).collect();
+    let totals = lists::view(ports.accesses.totals_of(workspace, &ids))?;
+    let shown = rows.iter().zip(totals).filter_map(|(row, totals)| match ports.routes.share(row.id) {
+        Some(entry) => counted_share(ports, row.id, &entry, totals),
+        None => Some(counted_former(row, totals)),
+    });
+    Ok(shown.collect())
+}
+
+/// A share that ended long ago.
+///
+/// # Errors
+/// 500 when the access view cannot be read.
+pub fn former_share(ports: &Ports, workspace: WorkspaceId, row: &ShareRow) -> Result<rest::Share, ApiError> {
+    Ok(counted_former(row, lists::view(ports.accesses.totals(workspace, row.id))?))
+}
+
+fn counted_former(row: &ShareRow, totals: ShareTotals) -> rest::Share {
+    let texts = |rules: &Vec<PathRule>| rules.iter().map(|rule| rule.as_str().to_owned()).collect();
+    let names = |methods: &Vec<Method>| methods.iter().map(|method| method.name().to_owned()).collect();
+    rest::Share {
+        id: row.id.to_string(),
+        tunnel_id: row.tunnel_id.to_string(),
+        name: row.name.clone(),
+        description: row.description.clone(),
+        expires_at: row.expires_at.map(moment),
+        revoked_at: row.revoked_at.map(moment),
+        created_at: moment(row.created_at),
+        last_accessed_at: totals.last_accessed_at.map(moment),
+        access_count: totals.accesses,
+        is_active: row.active,
+        token_preview: row.token_preview.clone(),
+        allowed_paths: row.allowed_paths.as_ref().map(texts),
+        allowed_methods: row.allowed_methods.as_ref().map(names),
+        rate_limit_per_min: row.rate_limit_per_min,
+        read_only: row.read_only,
+        subdomain: row.slug.clone(),
+    }
 }
 
 fn counted_share(

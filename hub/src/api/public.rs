@@ -19,18 +19,18 @@ use crate::{
 pub fn endpoints(ports: Arc<OnceLock<web::Data<Ports>>>) -> PublicEndpoints {
     Arc::new(move |request| {
         let ports = ports.get().cloned();
-        async move { respond(ports.as_deref().map(AsRef::as_ref), &request) }.boxed()
+        async move { respond(ports.as_deref().map(AsRef::as_ref), &request).await }.boxed()
     })
 }
 
-fn respond(ports: Option<&Ports>, request: &PublicRequest) -> Response<Bytes> {
+async fn respond(ports: Option<&Ports>, request: &PublicRequest) -> Response<Bytes> {
     let mut verdict = Verdict::UNLIMITED;
     let answered = match ports {
         None => Err(ApiError::unavailable("starting", "The hub is starting; try again in a moment.")),
         Some(ports) => {
             let key = Key::address(Scope::Public, request.visitor);
             verdict = ports.limits.check(key, ports.settings.limit_public_per_min);
-            answer(ports, request, verdict)
+            answer(ports, request, verdict).await
         }
     };
     let mut response = Response::builder()
@@ -55,11 +55,11 @@ fn respond(ports: Option<&Ports>, request: &PublicRequest) -> Response<Bytes> {
     response.status(status).body(body).expect("status and headers are plain")
 }
 
-fn answer(ports: &Ports, request: &PublicRequest, verdict: Verdict) -> Result<Bytes, ApiError> {
+async fn answer(ports: &Ports, request: &PublicRequest, verdict: Verdict) -> Result<Bytes, ApiError> {
     limit::passed(verdict)?;
     match request.place {
         PublicPlace::Info if matches!(request.method, Method::GET | Method::HEAD) => {
-            let info = shares::info_of(ports, &request.token)?;
+            let info = shares::info_of(ports, &request.token).await?;
             serde_json::to_vec(&info).map(Bytes::from).map_err(ApiError::internal)
         }
         PublicPlace::Info => Err(ApiError::new(

@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use domain::{
+    access::Denied,
     ids::{ShareId, TunnelId},
     names::{Description, Name},
     policy::{expiry::Lifetime, methods::Method, paths::PathRule, slug},
@@ -9,15 +10,24 @@ use domain::{
     time::Timestamp,
     workspace::Scope,
 };
-use projections::{access_log::AccessFilter, catalog::ShareFilter, routes::Entry};
+use projections::{
+    access_log::AccessFilter,
+    catalog::{ShareFilter, ShareKey, ShareRow},
+    routes::Entry,
+};
 use schemas::rest::{
     AccessLog, CreateShare, ServiceShareCreated, ShareCreated, ShareInfo, ShareInfoService, Shares, Success,
 };
 
+use std::sync::Arc;
+
 use super::{
     Ports, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists, present, tunnels,
 };
-use crate::{creation::NewShare, secrets::sha256};
+use crate::{
+    creation::{NewLink, NewShare},
+    secrets::sha256,
+};
 
 /// `POST /v1/tunnels/:id/share`.
 pub async fn create_for_tunnel(
@@ -57,9 +67,7 @@ async fn create(
     let seed = idempotency::seed(ports, caller, request, &body.bytes).await?;
     let new = into_share(&body.value, tunnel_id, seed.first_seen().unwrap_or_else(|| ports.clock.now()))?;
     let (name, expires_at, chosen) = (new.name.to_string(), new.expires_at, new.subdomain.is_some());
-    let (share_id, token, done) = ports.creator.share(&caller.who(), &seed, new).await?;
-    let share = ports.routes.share(share_id);
-    let slug = share.and_then(|entry| entry.state.created.as_ref().map(|created| created.slug.clone()));
+    let NewLink { id: share_id, token, slug, done } = ports.creator.share(&caller.who(), &seed, new).await?;
     let mut response = HttpResponse::Created();
     lists::written(ports, caller, done, &mut response);
     let notice = "A chosen subdomain can be guessed: whoever guesses it can use this share.";
@@ -69,7 +77,7 @@ async fn create(
         name,
         expires_at: expires_at.map(|at| at.to_string()),
         share_url: ports.links.share(token.reveal()),
-        subdomain_url: slug.map(|slug| ports.links.slug(&slug)),
+        subdomain_url: Some(ports.links.slug(&slug)),
         notice: chosen.then(|| notice.to_owned()),
     };
     Ok((response, created))
@@ -184,20 +192,33 @@ async fn page_of(
     let now = ports.clock.now();
     let filter = ShareFilter { tunnel, active };
     let found = lists::view(ports.catalog.shares(caller.workspace, filter, now, page.of_view()))?;
-    let ids: Vec<ShareId> = found.rows.iter().map(|row| row.id).collect();
-    Ok((present::shares(ports, caller.workspace, &ids)?, found.next))
+    Ok((present::shares(ports, caller.workspace, &found.rows)?, found.next))
 }
 
-fn find(
-    ports: &Ports,
-    caller: &Caller,
-    text: &str,
-) -> Result<(ShareId, std::sync::Arc<Entry<Share>>), ApiError> {
+/// A share of the caller's workspace: in memory, or one that ended long ago as the catalog remembers it.
+enum Known {
+    Here(Arc<Entry<Share>>),
+    Former(Box<ShareRow>),
+}
+
+impl Known {
+    fn revision(&self) -> u64 {
+        match self {
+            Self::Here(entry) => entry.revision,
+            Self::Former(row) => row.revision,
+        }
+    }
+}
+
+fn find(ports: &Ports, caller: &Caller, text: &str) -> Result<(ShareId, Known), ApiError> {
     let missing = || ApiError::not_found("share", text);
     let id: ShareId = text.parse().map_err(|_| missing())?;
-    let entry = ports.routes.share(id).ok_or_else(missing)?;
+    let Some(entry) = ports.routes.share(id) else {
+        let row = lists::view(ports.catalog.share(caller.workspace, id, ports.clock.now()))?;
+        return row.map(|row| (id, Known::Former(Box::new(row)))).ok_or_else(missing);
+    };
     let here = entry.state.created.as_ref().is_some_and(|created| created.workspace_id == caller.workspace);
-    if here { Ok((id, entry)) } else { Err(missing()) }
+    if here { Ok((id, Known::Here(entry))) } else { Err(missing()) }
 }
 
 /// `GET /v1/shares/:id`.
@@ -207,10 +228,13 @@ pub async fn get(
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
-    let (id, entry) = find(&ports, &caller, &id)?;
+    let (id, known) = find(&ports, &caller, &id)?;
     see_accesses(&ports).await;
-    let shown = present::share(&ports, id, &entry)?;
-    Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(entry.revision))).json(shown))
+    let shown = match &known {
+        Known::Here(entry) => present::share(&ports, id, entry)?,
+        Known::Former(row) => Some(present::former_share(&ports, caller.workspace, row)?),
+    };
+    Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(known.revision()))).json(shown))
 }
 
 /// `DELETE /v1/shares/:id`: the link refuses the next request.
@@ -221,8 +245,8 @@ pub async fn revoke(
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
-    let (id, entry) = find(&ports, &caller, &id)?;
-    tunnels::if_match(&request, entry.revision)?;
+    let (id, known) = find(&ports, &caller, &id)?;
+    tunnels::if_match(&request, known.revision())?;
     let command = Command::Revoke { reason: RevokeReason::Requested };
     let done = ports.executor.share(id, caller.who(), command).await?;
     let mut response = HttpResponse::Ok();
@@ -233,21 +257,28 @@ pub async fn revoke(
 /// What a visitor may know of a link: no target. Used by the API's and by the edge's listener.
 ///
 /// # Errors
-/// 404 for an unknown token, 403 for an ended share.
-pub fn info_of(ports: &Ports, token: &str) -> Result<ShareInfo, ApiError> {
+/// 404 for an unknown token, 403 for an ended share, 429 when too many unknown tokens are tried.
+pub async fn info_of(ports: &Ports, token: &str) -> Result<ShareInfo, ApiError> {
     let unknown = || ApiError::new(StatusCode::NOT_FOUND, "share_not_found", "No such link.");
-    let (_, entry) = ports.routes.share_by_token(&sha256(token.as_bytes())).ok_or_else(unknown)?;
+    // A paused tunnel or an absent agent does not change what the link is.
+    let over = |denied: Denied| {
+        let said = |code, words: &'static str| Some(ApiError::new(StatusCode::FORBIDDEN, code, words));
+        if denied == Denied::ShareExpired {
+            return said("share_expired", "This link has expired.");
+        }
+        let is_over = matches!(denied, Denied::ShareRevoked | Denied::TunnelGone);
+        if is_over { said("share_revoked", "This link was revoked.") } else { None }
+    };
+    let digest = sha256(token.as_bytes());
+    let Some((_, entry)) = ports.routes.share_by_token(&digest) else {
+        // Whoever guesses tokens here shares the limit of those who guess at the edge.
+        limit::count_unknown(ports)?;
+        let former = (ports.former)(ShareKey::Token(digest)).await;
+        return Err(former.and_then(|former| over(former.denied)).unwrap_or_else(unknown));
+    };
     let created = entry.state.created.as_ref().ok_or_else(unknown)?;
-    let over = |code, words: &'static str| ApiError::new(StatusCode::FORBIDDEN, code, words);
-    match ports.routes.gate(&entry.state, ports.clock.now()) {
-        Err(domain::access::Denied::ShareExpired) => {
-            return Err(over("share_expired", "This link has expired."));
-        }
-        Err(domain::access::Denied::ShareRevoked | domain::access::Denied::TunnelGone) => {
-            return Err(over("share_revoked", "This link was revoked."));
-        }
-        // A paused tunnel or an absent agent does not change what the link is.
-        Err(_) | Ok(_) => {}
+    if let Some(error) = ports.routes.gate(&entry.state, ports.clock.now()).err().and_then(over) {
+        return Err(error);
     }
     let tunnel = ports.routes.tunnel(created.tunnel_id).ok_or_else(unknown)?;
     let details = tunnel.state.open().ok_or_else(unknown)?;
@@ -273,7 +304,7 @@ pub async fn info(
     token: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     limit::count_public(&ports, &request)?;
-    Ok(HttpResponse::Ok().json(info_of(&ports, &token)?))
+    Ok(HttpResponse::Ok().json(info_of(&ports, &token).await?))
 }
 
 /// `GET /v1/shares/:id/logs`: newest first, everything that was answered before the question included.

@@ -22,6 +22,6 @@ pub mod metrics;
 pub mod recorder;
 
 pub use self::{
-    options::{EdgeDeps, EdgeOptions, PublicEndpoints, PublicPlace, PublicRequest},
+    options::{EdgeDeps, EdgeOptions, FormerShares, PublicEndpoints, PublicPlace, PublicRequest},
     server::{Edge, start},
 };

@@ -12,7 +12,10 @@ use domain::ids::RequestId;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Response};
 use ipnet::IpNet;
-use projections::routes::Routes;
+use projections::{
+    catalog::{FormerShare, ShareKey},
+    routes::Routes,
+};
 
 use super::{conn::Tick, recorder::Recorder};
 use crate::{
@@ -130,6 +133,10 @@ pub struct PublicRequest {
 /// Answers them.
 pub type PublicEndpoints = Arc<dyn Fn(PublicRequest) -> BoxFuture<'static, Response<Bytes>> + Send + Sync>;
 
+/// Finds shares that ended so long ago that `Routes` has forgotten them. Asked about unknown tokens and slugs, behind
+/// the limits on those.
+pub type FormerShares = Arc<dyn Fn(ShareKey) -> BoxFuture<'static, Option<FormerShare>> + Send + Sync>;
+
 /// What the edge needs of the rest of the hub.
 #[derive(Clone)]
 pub struct EdgeDeps {
@@ -139,6 +146,7 @@ pub struct EdgeDeps {
     pub recorder: Recorder,
     pub limiter: Arc<Limiter>,
     pub clock: SharedClock,
+    pub former: FormerShares,
     pub public: PublicEndpoints,
 }
 

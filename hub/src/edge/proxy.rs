@@ -9,7 +9,7 @@ use std::{collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc};
 use bytes::Bytes;
 use domain::{
     access::{Denied, PATH_BYTES_MAX, USER_AGENT_BYTES_MAX},
-    ids::ShareId,
+    ids::{ShareId, TunnelId, WorkspaceId},
     share::{Share, ShareCreated},
 };
 use http::{
@@ -20,7 +20,7 @@ use http::{
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use projections::routes::Entry;
+use projections::{catalog::ShareKey, routes::Entry};
 
 use super::{
     banner,
@@ -118,7 +118,8 @@ impl Visitor {
                 return self.public(PublicPlace::Query, token, busy, body).await;
             }
             Place::Link { token, rest } => {
-                routes.share_by_token(&sha256(token.as_bytes())).map(|(id, share)| {
+                let digest = sha256(token.as_bytes());
+                let found = routes.share_by_token(&digest).map(|(id, share)| {
                     let slug = share.state.created.as_ref().map_or("", |created| &created.slug);
                     let base = options.base_domain.as_deref();
                     Found {
@@ -131,18 +132,42 @@ impl Visitor {
                             .flatten(),
                         share,
                     }
-                })
+                });
+                found.ok_or_else(|| (ShareKey::Token(digest), rest.to_owned()))
             }
-            Place::Slug { slug, path } => routes.share_by_slug(&slug).map(|(id, share)| Found {
-                id,
-                share,
-                path: path.to_owned(),
-                prefix: String::new(),
-                origin: None,
-            }),
+            Place::Slug { slug, path } => {
+                let found = routes.share_by_slug(&slug).map(|(id, share)| Found {
+                    id,
+                    share,
+                    path: path.to_owned(),
+                    prefix: String::new(),
+                    origin: None,
+                });
+                found.ok_or_else(|| (ShareKey::Slug(slug), path.to_owned()))
+            }
         };
-        let Some(found) = found else { return self.unknown_share(busy) };
-        self.visit(found, busy, body).await
+        match found {
+            Ok(found) => self.visit(found, busy, body).await,
+            Err((key, path)) => self.visit_forgotten(key, &path, busy).await,
+        }
+    }
+
+    /// Answers a request to a share that is not in memory: it never was, or it ended long ago.
+    async fn visit_forgotten(&mut self, key: ShareKey, path: &str, busy: Busy) -> Response<Answer> {
+        if let Some(verdict) = self.too_many_unknown() {
+            self.core.shared.metrics.unknown_shares.add(1);
+            return self.refuse(&Refusal::rate_limited(verdict), Guard::Busy(busy));
+        }
+        let Some(former) = (self.core.shared.deps.former)(key).await else { return self.unknown_share(busy) };
+        let Some(slot) = self.core.shared.deps.recorder.admit() else {
+            self.core.shared.metrics.cannot_log.add(1);
+            return self.refuse(&Refusal::cannot_log(), Guard::Busy(busy));
+        };
+        let path = if path.is_empty() { "/" } else { path };
+        let visit = self.visit_of(former.workspace, former.id, former.tunnel_id, path);
+        let exchange = Exchange::new(Rc::clone(&self.core), busy, slot, visit);
+        *self.ctx.exchange.borrow_mut() = Rc::downgrade(&exchange);
+        self.own(former.denied.into(), exchange).await
     }
 
     /// Answers a request to a share, and has it recorded.
@@ -153,7 +178,7 @@ impl Visitor {
             self.core.shared.metrics.cannot_log.add(1);
             return self.refuse(&Refusal::cannot_log(), Guard::Busy(busy));
         };
-        let visit = self.visit_of(created, &found.path);
+        let visit = self.visit_of(created.workspace_id, created.share_id, created.tunnel_id, &found.path);
         let exchange = Exchange::new(Rc::clone(&self.core), busy, slot, visit);
         *self.ctx.exchange.borrow_mut() = Rc::downgrade(&exchange);
         let lane = match self.check(&found, created) {
@@ -167,16 +192,16 @@ impl Visitor {
         }
     }
 
-    fn visit_of(&self, created: &ShareCreated, path: &str) -> Box<Visit> {
+    fn visit_of(&self, workspace: WorkspaceId, share: ShareId, tunnel: TunnelId, path: &str) -> Box<Visit> {
         let user_agent = self.parts.headers.get(USER_AGENT).map(|value| {
             let bytes = value.as_bytes();
             bytes[..bytes.len().min(USER_AGENT_BYTES_MAX)].into()
         });
         let end = path.floor_char_boundary(PATH_BYTES_MAX);
         Box::new(Visit {
-            workspace: created.workspace_id,
-            share: created.share_id,
-            tunnel: created.tunnel_id,
+            workspace,
+            share,
+            tunnel,
             accessed_at: self.core.shared.deps.clock.now(),
             method: self.parts.method.clone(),
             ip: self.forwarded().visitor,
@@ -383,19 +408,21 @@ impl Visitor {
     }
 
     fn unknown_share(&self, busy: Busy) -> Response<Answer> {
+        self.core.shared.metrics.unknown_shares.add(1);
+        self.refuse(&Refusal::unknown_share(), Guard::Busy(busy))
+    }
+
+    /// Counts a request with a token or slug that is not in memory; the limit that it breaks, if it breaks one.
+    fn too_many_unknown(&self) -> Option<limits::Verdict> {
         let shared = &self.core.shared;
-        shared.metrics.unknown_shares.add(1);
         let address = limits::Key::address(limits::Scope::UnknownShare, self.forwarded().visitor);
-        for (key, limit) in [
+        [
             (address, shared.options.limit_public_per_min),
             (limits::Key::all(limits::Scope::UnknownShare), shared.options.limit_unknown_per_min),
-        ] {
-            let verdict = shared.deps.limiter.check(key, limit);
-            if !verdict.allowed {
-                return self.refuse(&Refusal::rate_limited(verdict), Guard::Busy(busy));
-            }
-        }
-        self.refuse(&Refusal::unknown_share(), Guard::Busy(busy))
+        ]
+        .into_iter()
+        .map(|(key, limit)| shared.deps.limiter.check(key, limit))
+        .find(|verdict| !verdict.allowed)
     }
 
     /// The two API paths that a visitor with nothing but the link may ask.

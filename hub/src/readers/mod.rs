@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use crate::event_log::{ReadError, SharedLog};
 
+pub mod former;
 pub mod rebuild;
 pub mod runner;
 
@@ -68,10 +69,9 @@ pub async fn load_routes(log: &SharedLog) -> Result<(Routes, u64), ReadError> {
         let Some(last) = batch.last() else { break };
         position = last.position;
         for recorded in &batch {
-            match recorded.event() {
-                Ok(event) => routes.apply(recorded, &event),
-                Err(_) => skipped += 1,
-            }
+            let event = recorded.event().ok();
+            skipped += u64::from(event.is_none());
+            routes.apply_next(recorded, event.as_ref());
         }
     }
     if skipped > 0 {
@@ -96,9 +96,7 @@ impl View for RoutesReader {
     }
     fn apply(&mut self, batch: &[Applied]) -> Result<(), ViewError> {
         for (recorded, event) in batch {
-            if let Some(event) = event {
-                self.routes.apply(recorded, event);
-            }
+            self.routes.apply_next(recorded, event.as_ref());
             self.position = recorded.position;
         }
         Ok(())

@@ -4,6 +4,7 @@
 mod agents;
 mod health;
 mod keys;
+mod long_ended;
 mod methods;
 mod support;
 mod tunnels;

@@ -205,6 +205,32 @@ async fn a_renamed_tunnel_frees_its_old_name() {
 }
 
 #[actix::test]
+async fn a_tunnel_renamed_there_and_back_again_and_again_keeps_its_name_and_frees_the_other() {
+    let hub = Running::start().await;
+    let tunnel = hub.tunnel("here").await;
+    let path = format!("/v1/tunnels/{}", tunnel.text("id"));
+    for _ in 0..20 {
+        for name in ["there", "here"] {
+            let renamed = hub.patch(&path, json!({ "name": name })).await;
+            assert_eq!(renamed.status, StatusCode::OK, "{renamed:?}");
+        }
+    }
+    let agent = hub.agent().await;
+    let body = |name: &str| json!({ "target": "localhost:3000", "agentId": agent, "name": name });
+    eventually("the other name is free", || async {
+        hub.post("/v1/tunnels", body("there")).await.status == StatusCode::CREATED
+    })
+    .await;
+    // Whatever was to be freed has been: the log ends with the other tunnel's confirmed claims.
+    eventually("the follower has seen everything", || async {
+        hub.facts().await.last().is_some_and(|last| last == "claim.confirmed")
+    })
+    .await;
+    assert_eq!(hub.post("/v1/tunnels", body("here")).await.code(), "tunnel_name_taken");
+    hub.stop().await;
+}
+
+#[actix::test]
 async fn a_service_is_registered_once_by_name_and_moves() {
     let hub = Running::start().await;
     let agent = hub.agent().await;

@@ -55,6 +55,30 @@ fn the_checks_come_in_the_order_of_the_contract() {
 }
 
 #[test]
+fn a_share_that_ended_so_long_ago_that_memory_has_forgotten_it_says_why_it_refuses() {
+    let rig = Rig::new(answering(|_, _| ok("in")));
+    let answer = rig.bare("GET /shared/former/page?x=1", "");
+    assert_eq!((answer.status(), answer.code().as_str()), (403, "share_expired"));
+    let records = rig.records(1);
+    assert_eq!(records[0].0.denied, Some(Denied::ShareExpired));
+    assert_eq!(rig.edge.metrics.unknown_shares.get(), 0);
+    assert_eq!(rig.bare("GET /shared/unknown/page", "").status(), 404);
+    assert_eq!(rig.edge.metrics.unknown_shares.get(), 1);
+}
+
+#[test]
+fn who_tries_too_many_unknown_tokens_is_stopped_before_anybody_looks_for_them() {
+    let mut setup = Setup::default();
+    setup.edge.limit_public_per_min = 3;
+    let rig = Rig::with(answering(|_, _| ok("in")), setup);
+    for n in 0..3 {
+        assert_eq!(rig.bare(&format!("GET /shared/guess-{n}/"), "").status(), 404);
+    }
+    assert_eq!(rig.bare("GET /shared/former/", "").status(), 429, "also for one that was");
+    assert_eq!(rig.visitor().ask(rig.request("GET /", "", "")).status(), 200, "what lives is not concerned");
+}
+
+#[test]
 fn a_share_of_a_deleted_tunnel_refuses() {
     let rig = Rig::new(answering(|_, _| ok("in")));
     rig.apply_to_tunnel(tunnel::Event::Deleted(TunnelDeleted { reason: DeleteReason::Requested }));

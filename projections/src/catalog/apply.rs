@@ -4,7 +4,10 @@ use domain::{agent, event::Event, node, recorded::Recorded, share, tunnel, works
 use rusqlite::{Params, Transaction, named_params};
 use serde::Serialize;
 
-use crate::{routes::id_of, view::position};
+use crate::{
+    routes::{id_of, unhex},
+    view::position,
+};
 
 /// Takes in an event. One that no list shows changes nothing.
 pub(super) fn event(db: &Transaction<'_>, recorded: &Recorded, event: &Event) -> rusqlite::Result<()> {
@@ -211,10 +214,10 @@ fn share_event(db: &Transaction<'_>, recorded: &Recorded, event: &share::Event) 
         share::Event::Created(created) => run(
             db,
             "INSERT OR REPLACE INTO shares (workspace, id, tunnel, name, description, allowed_paths,
-                 allowed_methods, rate_limit_per_min, slug, slug_chosen, read_only, token_preview, expires_at,
+                 allowed_methods, rate_limit_per_min, slug, slug_chosen, read_only, token_digest, token_preview, expires_at,
                  created_at, updated_at, revision)
              VALUES (:workspace, :id, :tunnel, :name, :description, :allowed_paths, :allowed_methods,
-                 :rate_limit_per_min, :slug, :slug_chosen, :read_only, :token_preview, :expires_at, :at, :at,
+                 :rate_limit_per_min, :slug, :slug_chosen, :read_only, :token_digest, :token_preview, :expires_at, :at, :at,
                  :revision)",
             named_params! {
                 ":workspace": workspace, ":id": id, ":at": at, ":revision": revision,
@@ -227,6 +230,7 @@ fn share_event(db: &Transaction<'_>, recorded: &Recorded, event: &share::Event) 
                 ":slug": created.slug,
                 ":slug_chosen": created.slug_chosen,
                 ":read_only": created.read_only,
+                ":token_digest": unhex(&created.token_hash),
                 ":token_preview": created.token_preview,
                 ":expires_at": created.expires_at.map(|at| at.millis()),
             },

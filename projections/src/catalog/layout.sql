@@ -60,6 +60,7 @@ CREATE TABLE shares (
     slug TEXT NOT NULL,
     slug_chosen INTEGER NOT NULL,
     read_only INTEGER NOT NULL,
+    token_digest BLOB,
     token_preview TEXT NOT NULL,
     expires_at INTEGER,
     created_at INTEGER NOT NULL,
@@ -72,6 +73,9 @@ CREATE TABLE shares (
 ) WITHOUT ROWID;
 CREATE INDEX shares_live ON shares (workspace, id) WHERE ended_at IS NULL;
 CREATE INDEX shares_of_tunnel ON shares (workspace, tunnel, id);
+-- The two questions without a workspace: a visitor has nothing but a token or a slug.
+CREATE INDEX shares_former_by_token ON shares (token_digest) WHERE ended_at IS NOT NULL;
+CREATE INDEX shares_former_by_slug ON shares (slug, ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE keys (
     workspace BLOB NOT NULL,

@@ -4,6 +4,7 @@
 //! doubles nor hides anything else. Every list walks an index that holds only what it may show.
 
 use domain::{
+    access::Denied,
     agent::ClientType,
     ids::{AgentId, KeyId, SessionId, ShareId, TunnelId, WorkspaceId},
     policy::{methods::Method, paths::PathRule},
@@ -18,7 +19,10 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::CatalogReader;
-use crate::view::{ViewError, unsigned};
+use crate::{
+    routes::Digest,
+    view::{ViewError, unsigned},
+};
 
 /// Which part of a list.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +110,24 @@ pub struct ShareRow {
     /// Neither it nor its tunnel nor its agent has ended at the moment asked for; pauses and outages pass.
     pub active: bool,
     pub revision: u64,
+}
+
+/// A share that has ended, as its visitors meet it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormerShare {
+    pub workspace: WorkspaceId,
+    pub id: ShareId,
+    pub tunnel_id: TunnelId,
+    /// Revoked or expired.
+    pub denied: Denied,
+}
+
+/// What a visitor has in hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShareKey {
+    Token(Digest),
+    /// Lower-case.
+    Slug(String),
 }
 
 /// An API key as lists show it. When it was last used is no fact of the log.
@@ -230,6 +252,32 @@ impl CatalogReader {
     ) -> Result<Option<ShareRow>, ViewError> {
         let sql = format!("SELECT {SHARE}, {ACTIVE} {SHARE_FROM} WHERE s.workspace = ?1 AND s.id = ?2");
         self.one(&sql, (workspace.uuid(), id.uuid(), now.millis()), share_row)
+    }
+
+    /// The share that ended under a token or slug; of several that had the same slug the last.
+    /// [`crate::routes::Routes`] forgets those that ended long ago.
+    pub fn former_share(&self, key: &ShareKey) -> Result<Option<FormerShare>, ViewError> {
+        const FORMER: &str = "SELECT workspace, id, tunnel, revoked_at IS NOT NULL FROM shares";
+        let read = |row: &Row<'_>| {
+            Ok(FormerShare {
+                workspace: WorkspaceId::new(row.get(0)?),
+                id: ShareId::new(row.get(1)?),
+                tunnel_id: TunnelId::new(row.get(2)?),
+                denied: if row.get(3)? { Denied::ShareRevoked } else { Denied::ShareExpired },
+            })
+        };
+        match key {
+            ShareKey::Token(digest) => {
+                let sql = format!("{FORMER} WHERE token_digest = ?1 AND ended_at IS NOT NULL");
+                self.one(&sql, (digest.as_slice(),), read)
+            }
+            ShareKey::Slug(slug) => {
+                let sql = format!(
+                    "{FORMER} WHERE slug = ?1 AND ended_at IS NOT NULL ORDER BY ended_at DESC, id DESC LIMIT 1"
+                );
+                self.one(&sql, (slug,), read)
+            }
+        }
     }
 
     /// The keys of a workspace that are not revoked.

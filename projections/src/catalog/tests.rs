@@ -432,3 +432,29 @@ fn what_another_build_skipped_is_read_again_by_this_one() {
     drop(catalog);
     assert_eq!(Catalog::open(folder.path(), LOG).unwrap().checkpoint(), 0);
 }
+
+#[test]
+fn a_former_share_is_found_by_token_and_slug_with_the_reason_and_a_living_one_is_not() {
+    let by_token = |number: u8| ShareKey::Token(crate::histories::digest(0x80 + number));
+    let by_slug = ShareKey::Slug("slug-2".to_owned());
+    let mut world = small_world();
+    assert_eq!(kept(&world).catalog.reader().former_share(&by_token(2)).unwrap(), None);
+    world.create_share(4, 2, Some(1_000));
+    world.share(2, &share::Command::Revoke { reason: RevokeReason::Requested });
+    world.now_ms = 1_000;
+    let now = world.now();
+    world.share(4, &share::Command::Expire { now });
+    let kept = kept(&world);
+    let ask = |key: &ShareKey| kept.catalog.reader().former_share(key).unwrap();
+    let revoked = FormerShare {
+        workspace: workspace_id(0),
+        id: share_id(2),
+        tunnel_id: tunnel_id(2),
+        denied: domain::access::Denied::ShareRevoked,
+    };
+    assert_eq!(ask(&by_token(2)), Some(revoked));
+    assert_eq!(ask(&by_slug), Some(revoked));
+    assert_eq!(ask(&by_token(4)).unwrap().denied, domain::access::Denied::ShareExpired);
+    assert_eq!(ask(&by_token(6)), None);
+    assert_eq!(ask(&ShareKey::Slug("slug".to_owned())), None);
+}

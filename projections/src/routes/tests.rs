@@ -26,6 +26,17 @@ fn apply_all(routes: &Routes, world: &World) {
     }
 }
 
+/// As a reader in log order brings everything.
+fn read_all(routes: &Routes, world: &World) {
+    for (recorded, event) in world.applied() {
+        routes.apply_next(&recorded, event.as_ref());
+    }
+}
+
+fn keeping(ended_kept: usize) -> Routes {
+    Routes { ended_kept: Some(ended_kept), ..Routes::default() }
+}
+
 /// Everything that routes hold, in an order of its own.
 fn content(routes: &Routes) -> Vec<String> {
     fn lines<K: std::fmt::Debug + Eq + Hash, V: std::fmt::Debug>(map: &DashMap<K, V>) -> Vec<String> {
@@ -103,8 +114,51 @@ proptest! {
     }
 
     #[test]
+    fn a_rebuild_keeps_of_what_ended_what_a_live_hub_keeps(
+        world in history(160), ahead in prop::collection::vec(0_usize..20, 1..60), kept in 0_usize..4,
+    ) {
+        let rebuilt = keeping(kept);
+        read_all(&rebuilt, &world);
+        let live = keeping(kept);
+        let applied = world.applied();
+        for (place, (recorded, event)) in applied.iter().enumerate() {
+            // Whoever decides is ahead of the reader, and whoever replays a stream is behind it.
+            let ahead = ahead[place % ahead.len()];
+            for (recorded, event) in &applied[place.saturating_sub(30)..applied.len().min(place + ahead)] {
+                if let Some(event) = event {
+                    live.apply(recorded, event);
+                }
+            }
+            live.apply_next(recorded, event.as_ref());
+        }
+        apply_all(&live, &world);
+        prop_assert_eq!(content(&rebuilt), content(&live));
+        let alive = |routes: &Routes| {
+            let tunnels = routes.all_tunnels().into_iter().filter(|(_, it)| it.state.open().is_some()).count();
+            let shares = routes.all_shares().into_iter().filter(|(_, it)| it.state.ended.is_none()).count();
+            let claims = routes.all_claims().into_iter().filter(|(_, it)| it.state.holder().is_some()).count();
+            Held { tunnels, shares, claims }
+        };
+        let everything = routes_of(&world);
+        prop_assert_eq!(alive(&live), alive(&everything), "what lives stays");
+        let (held, lives) = (live.held(), alive(&live));
+        prop_assert!(held.tunnels + held.shares + held.claims <= lives.tunnels + lives.shares + lives.claims + kept);
+    }
+
+    #[test]
     fn every_index_leads_to_what_is_there(world in history(120)) {
-        let routes = routes_of(&world);
+        let routes = keeping(1);
+        read_all(&routes, &world);
+        for entry in &routes.shares_by_token {
+            prop_assert!(routes.share(*entry.value()).is_some());
+        }
+        for entry in &routes.shares_by_slug {
+            prop_assert!(routes.share(*entry.value()).is_some());
+        }
+        for entry in &routes.shares_by_tunnel {
+            prop_assert!(!entry.value().is_empty());
+            prop_assert!(entry.value().iter().all(|id| routes.share(*id).is_some()));
+        }
         for (id, tunnel) in routes.all_tunnels() {
             let Some(details) = tunnel.state.open() else { continue };
             prop_assert!(routes.tunnels_of(details.created.agent_id).contains(&id));
@@ -270,6 +324,105 @@ fn a_share_is_found_by_token_and_slug_whatever_became_of_it() {
     assert_eq!(routes.share_by_token(&digest(0x82)).unwrap().0, share_id(2));
     assert_eq!(routes.share_by_slug("slug-2").unwrap().0, share_id(2));
     assert_eq!(routes.shares_of(tunnel_id(2)), vec![share_id(2)]);
+}
+
+/// An event at a place in the log, the way a reader brings it.
+fn next(
+    (routes, world): (&Routes, &World),
+    position: u64,
+    stream: StreamName,
+    revision: u64,
+    event: &Event,
+) -> Recorded {
+    let encoded = event.encode();
+    let recorded = Recorded {
+        position,
+        stream,
+        revision,
+        event_type: encoded.event_type.into(),
+        data: encoded.data.into(),
+        ..world.recorded[0].clone()
+    };
+    routes.apply_next(&recorded, Some(event));
+    recorded
+}
+
+#[test]
+fn ten_thousand_shares_that_ended_leave_no_more_than_the_newest_behind() {
+    let world = shared();
+    let routes = routes_of(&world);
+    let template = routes.share(share_id(2)).unwrap().state.created.clone().unwrap();
+    let mut position = 1_000;
+    let mut revoked = Vec::new();
+    for number in 0..10_000_u32 {
+        let id = ShareId::new(crate::histories::id(0x10_0000 + u128::from(number)));
+        let created = share::ShareCreated {
+            share_id: id,
+            slug: format!("s{number}"),
+            token_hash: format!("{number:064x}"),
+            ..template.clone()
+        };
+        let end = share::Event::Revoked(share::ShareRevoked { reason: RevokeReason::Requested });
+        next(
+            (&routes, &world),
+            position,
+            StreamName::share(id),
+            1,
+            &Event::Share(share::Event::Created(created)),
+        );
+        revoked
+            .push((id, next((&routes, &world), position + 1, StreamName::share(id), 2, &Event::Share(end))));
+        position += 2;
+    }
+    assert_eq!(routes.held().shares, 1 + ENDED_KEPT_MAX);
+    assert_eq!(routes.shares_by_token.len(), 1 + ENDED_KEPT_MAX);
+    assert_eq!(routes.shares_by_slug.len(), 1 + ENDED_KEPT_MAX);
+    assert_eq!(routes.shares_of(tunnel_id(2)).len(), 1 + ENDED_KEPT_MAX);
+    assert_eq!(routes.ended.lock().len(), ENDED_KEPT_MAX);
+    let newest = routes.share(revoked.last().unwrap().0).unwrap();
+    assert_eq!(routes.gate(&newest.state, world.now()).err(), Some(Denied::ShareRevoked));
+    assert!(routes.share(revoked[0].0).is_none());
+    assert!(routes.share(share_id(2)).is_some(), "what lives stays, however old");
+}
+
+#[test]
+fn what_ended_and_left_is_not_brought_back_by_somebody_who_is_behind() {
+    let mut world = shared();
+    world.share(2, &share::Command::Revoke { reason: RevokeReason::Requested });
+    world.tunnel(2, &tunnel::Command::Delete { reason: DeleteReason::Requested });
+    let routes = keeping(0);
+    read_all(&routes, &world);
+    apply_all(&routes, &world);
+    assert_eq!(routes.held(), Held { tunnels: 0, shares: 0, claims: 0 });
+    assert!(routes.share_by_token(&digest(0x82)).is_none());
+    assert!(routes.share_by_slug("slug-2").is_none());
+}
+
+#[test]
+fn what_ended_stays_until_the_reader_has_passed_its_end() {
+    let mut world = shared();
+    world.share(2, &share::Command::Revoke { reason: RevokeReason::Requested });
+    let routes = keeping(0);
+    apply_all(&routes, &world);
+    let applied = world.applied();
+    for (recorded, event) in &applied[..applied.len() - 1] {
+        routes.apply_next(recorded, event.as_ref());
+        assert!(routes.share(share_id(2)).is_some_and(|entry| entry.state.ended.is_some()));
+    }
+    read_all(&routes, &world);
+    assert!(routes.share(share_id(2)).is_none());
+}
+
+#[test]
+fn an_event_of_an_unknown_type_does_not_hide_the_end_that_follows_it() {
+    let world = shared();
+    let routes = Routes::default();
+    read_all(&routes, &world);
+    let end = share::Event::Revoked(share::ShareRevoked { reason: RevokeReason::Requested });
+    // Revision 2 was of a type that this build does not know.
+    next((&routes, &world), 1_000, StreamName::share(share_id(2)), 3, &Event::Share(end));
+    let share = routes.share(share_id(2)).unwrap();
+    assert_eq!(routes.gate(&share.state, world.now()).err(), Some(Denied::ShareRevoked));
 }
 
 #[test]
