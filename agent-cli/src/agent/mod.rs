@@ -1,7 +1,7 @@
 //! The agent: one identity's connection to the hub, kept for ever, and everything that runs over it.
 //!
 //! Reading order: [`control`] (the control connection and its reconnects), [`tunnels`] (what this machine exposes),
-//! [`dialer`] (what may be dialled), [`data`] (data connections), [`ports`] (what this machine reaches); [`wire`] carries the bytes.
+//! [`dialer`] (what may be dialled), [`data`] (data connections), [`streams`] (many streams on one), [`ports`] (what this machine reaches); [`wire`] carries the bytes.
 //! Invariants: only targets on the allow-list are ever dialled, whatever the hub says; nothing the hub sends makes an
 //! agent hold unbounded memory; a lost hub is sought again until [`AgentHandle::stop`].
 
@@ -13,14 +13,16 @@ mod hub_address;
 mod hub_connection;
 mod ports;
 pub(crate) mod refusals;
+mod streams;
 mod tunnels;
 
-use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, rc::Rc, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
+use wire::cores::Cores;
 
 use control::Link;
 use dialer::Allowed;
@@ -112,6 +114,8 @@ struct Inner {
     link: watch::Sender<Option<Arc<Link>>>,
     status: watch::Sender<AgentStatus>,
     streams: Arc<Semaphore>,
+    /// The thread that carries streams.
+    cores: Cores<streams::Local>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -122,10 +126,22 @@ impl fmt::Debug for AgentHandle {
     }
 }
 
-/// Starts an agent on the current tokio runtime.
+impl Agent {
+    /// Runs a task of the agent's on the thread that carries streams.
+    fn on_core<F, T>(&self, make: F)
+    where
+        F: FnOnce(Rc<streams::Local>) -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        let tasks = self.0.tasks.clone();
+        self.0.cores.spawn(0, move |local| tasks.track_future(make(local)));
+    }
+}
+
+/// Starts an agent on the current tokio runtime, and a thread that carries its streams.
 ///
 /// # Panics
-/// Outside of a tokio runtime.
+/// Outside of a tokio runtime, or when the system gives no thread.
 pub fn start(options: AgentOptions) -> AgentHandle {
     let agent = Agent(Arc::new(Inner {
         hub: HubAddress::parse(&options.hub_url),
@@ -135,6 +151,7 @@ pub fn start(options: AgentOptions) -> AgentHandle {
         link: watch::Sender::new(None),
         status: watch::Sender::new(AgentStatus::Connecting { attempt: 0, last_error: None }),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        cores: Cores::start("connect", 1).expect("a process that starts may have one more thread"),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
         options,

@@ -2,16 +2,17 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as PlainListener},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use schemas::frames::PortOutcome;
+use schemas::frames::{PortOutcome, StreamKind};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -24,6 +25,7 @@ use super::{
     Agent,
     data::{self, ReachFailure},
     refusals::{self, Reason, Refusals},
+    streams::Local,
 };
 
 /// How long a connection waits for a session when the hub is being sought.
@@ -64,8 +66,14 @@ pub(super) fn open(agent: &Agent, tunnel: u128, port: u16) -> io::Result<LocalPo
     let (sender, refusals) = watch::channel(Refusals::new());
     let sender = Arc::new(sender);
     for listener in [Some(four), six].into_iter().flatten() {
-        let accepting = accept(agent.clone(), tunnel, listener, over.clone(), Arc::clone(&sender));
-        agent.0.tasks.spawn(accepting);
+        let (here, over, sender) = (agent.clone(), over.clone(), Arc::clone(&sender));
+        // Where the link is.
+        agent.on_core(move |local| async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => accept(here, local, tunnel, listener, over, sender).await,
+                Err(error) => tracing::error!(%error, "a local port cannot accept"),
+            }
+        });
     }
     Ok(LocalPort { port, refusals, _open: over.drop_guard() })
 }
@@ -94,7 +102,7 @@ pub(super) fn open_for_hub(agent: &Agent, tunnel: u128, port: u16) -> PortOutcom
 
 /// `localhost` means either family to clients. A machine without IPv6 does without; but if somebody else has that half
 /// of the port, clients would end up with two services.
-fn listen_on_both(port: u16) -> io::Result<(TcpListener, Option<TcpListener>)> {
+fn listen_on_both(port: u16) -> io::Result<(PlainListener, Option<PlainListener>)> {
     let mut tries = if port == 0 { ANY_PORT_TRIES } else { 1 };
     loop {
         let four = listen((Ipv4Addr::LOCALHOST, port).into())?;
@@ -108,14 +116,15 @@ fn listen_on_both(port: u16) -> io::Result<(TcpListener, Option<TcpListener>)> {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
+fn listen(address: SocketAddr) -> io::Result<PlainListener> {
+    let listener = PlainListener::bind(address)?;
     listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+    Ok(listener)
 }
 
 async fn accept(
     agent: Agent,
+    local: Rc<Local>,
     tunnel: u128,
     listener: TcpListener,
     over: CancellationToken,
@@ -134,22 +143,45 @@ async fn accept(
             refuse(socket, &refusals, Reason::Busy, "this machine has too many streams open");
             continue;
         };
-        let (agent, over, refusals) = (agent.clone(), over.clone(), Arc::clone(&refusals));
-        agent.clone().0.tasks.spawn(async move {
-            carry(&agent, tunnel, socket, &over, &refusals).await;
+        let (agent, local) = (agent.clone(), Rc::clone(&local));
+        let (over, refusals) = (over.clone(), Arc::clone(&refusals));
+        tokio::task::spawn_local(agent.clone().0.tasks.track_future(async move {
+            carry(&agent, &local, tunnel, socket, &over, &refusals).await;
             drop(room);
-        });
+        }));
     }
 }
 
 async fn carry(
     agent: &Agent,
+    local: &Local,
     tunnel: u128,
     socket: TcpStream,
     over: &CancellationToken,
     refusals: &watch::Sender<Refusals>,
 ) {
     prepare(&socket);
+    // Nothing of the client's bytes is read before the stream is open: a link that breaks meanwhile costs it nothing.
+    if let Some(stream) = local.open(tunnel, StreamKind::Tcp) {
+        let opened = tokio::select! {
+            () = over.cancelled() => return reset(socket),
+            opened = timeout(data::REACH_PATIENCE, stream.opened()) => opened,
+        };
+        match opened {
+            Ok(Ok(())) => {
+                relay(Tcp::from(socket), stream, over.cancelled()).await;
+                return;
+            }
+            Ok(Err(Some(refused))) => {
+                return refuse(socket, refusals, refused.code.into(), &refused.message);
+            }
+            Ok(Err(None)) => {}
+            Err(_) => {
+                let words = "the hub or the exposing agent does not answer";
+                return refuse(socket, refusals, Reason::HubUnreachable, words);
+            }
+        }
+    }
     let opened = tokio::select! {
         () = over.cancelled() => return reset(socket),
         opened = open_stream(agent, tunnel) => opened,

@@ -126,7 +126,8 @@ impl Rig {
             hub_version: "0".to_owned(),
             runtime: tokio::runtime::Handle::current(),
             settings,
-        });
+        })
+        .unwrap();
         let listener = PlainListener::bind("127.0.0.1:0").unwrap();
         let app = {
             let gateway = gateway.clone();

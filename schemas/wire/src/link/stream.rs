@@ -36,6 +36,7 @@ pub(super) struct Shared {
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
     watcher: RefCell<Option<Waker>>,
+    opener: RefCell<Option<Waker>>,
 }
 
 #[derive(Default)]
@@ -82,12 +83,27 @@ impl Shared {
             reader: RefCell::default(),
             writer: RefCell::default(),
             watcher: RefCell::default(),
+            opener: RefCell::default(),
         }
+    }
+
+    async fn opened(&self) -> Result<(), Option<StreamRefused>> {
+        std::future::poll_fn(|cx| {
+            match &*self.opened.borrow() {
+                Opened::Accepted => return Poll::Ready(Ok(())),
+                Opened::Refused(refused) => return Poll::Ready(Err(Some(refused.clone()))),
+                Opened::Waiting if self.broken.get() => return Poll::Ready(Err(None)),
+                Opened::Waiting => {}
+            }
+            wait(&self.opener, cx);
+            Poll::Pending
+        })
+        .await
     }
 
     pub(super) fn accept(&self) {
         *self.opened.borrow_mut() = Opened::Accepted;
-        wake(&self.watcher);
+        wake(&self.opener);
     }
 
     pub(super) fn refuse(&self, refused: StreamRefused) {
@@ -125,7 +141,7 @@ impl Shared {
 
     pub(super) fn break_off(&self) {
         self.broken.set(true);
-        for waker in [&self.reader, &self.writer, &self.watcher] {
+        for waker in [&self.reader, &self.writer, &self.watcher, &self.opener] {
             wake(waker);
         }
     }
@@ -224,17 +240,17 @@ impl LinkStream {
     /// # Errors
     /// `Some`: it was refused; `None`: the link or the stream broke before.
     pub async fn opened(&self) -> Result<(), Option<StreamRefused>> {
-        std::future::poll_fn(|cx| {
-            match &*self.shared.opened.borrow() {
-                Opened::Accepted => return Poll::Ready(Ok(())),
-                Opened::Refused(refused) => return Poll::Ready(Err(Some(refused.clone()))),
-                Opened::Waiting if self.shared.broken.get() => return Poll::Ready(Err(None)),
-                Opened::Waiting => {}
+        self.shared.opened().await
+    }
+
+    /// Tells the opener of `back` when this stream, which leads on from it, was accepted.
+    pub fn accepts(&self, back: &Self) -> impl Future<Output = ()> + 'static {
+        let (forth, link, number) = (Rc::clone(&self.shared), Rc::clone(&back.link), back.shared.number);
+        async move {
+            if forth.opened().await.is_ok() {
+                link.frame(number, Kind::Accepted, &[]);
             }
-            wait(&self.shared.watcher, cx);
-            Poll::Pending
-        })
-        .await
+        }
     }
 
     /// Why the other side refused it, if it did.
