@@ -26,6 +26,9 @@ pub(super) struct Shared {
     /// How much may be sent.
     credit: Cell<u32>,
     carried: Cell<u64>,
+    was_busy: Cell<bool>,
+    /// The other side opened it or has accepted it.
+    is_known: Cell<bool>,
     in_end: Cell<Option<InEnd>>,
     out_end: Cell<bool>,
     broken: Cell<bool>,
@@ -68,9 +71,12 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(number: u32) -> Self {
+    /// A stream that the other side already knows, or will.
+    pub(super) fn new(number: u32, is_known: bool) -> Self {
         Self {
             number,
+            was_busy: Cell::new(false),
+            is_known: Cell::new(is_known),
             inbox: RefCell::default(),
             credit: Cell::new(WINDOW_BYTES),
             carried: Cell::new(0),
@@ -103,6 +109,7 @@ impl Shared {
 
     pub(super) fn accept(&self) {
         *self.opened.borrow_mut() = Opened::Accepted;
+        self.is_known.set(true);
         wake(&self.opener);
     }
 
@@ -167,11 +174,13 @@ impl Shared {
         true
     }
 
-    /// Counts; whether it has just become busy.
+    /// Counts; whether it has just become busy. Only a stream that the other side is known to know is: a connection for
+    /// it could overtake its opening.
     pub(super) fn count(&self, bytes: u64, busy_after: u64) -> bool {
-        let before = self.carried.get();
-        self.carried.set(before + bytes);
-        before < busy_after && before + bytes >= busy_after
+        self.carried.set(self.carried.get() + bytes);
+        let is_busy = self.is_known.get() && !self.was_busy.get() && self.carried.get() >= busy_after;
+        self.was_busy.set(self.was_busy.get() || is_busy);
+        is_busy
     }
 
     /// Neither direction has anything more to say on the link, and no connection for the stream is awaited.
