@@ -329,7 +329,7 @@ impl Conversation<'_> {
             Frame::TunnelWithdrawn(withdrawn) => agent.0.tunnels.withdraw(withdrawn.tunnel),
             Frame::DataWanted(wanted) => data::open_more(agent, self.link, wanted.count),
             Frame::OpenPort(wanted) => {
-                let outcome = ports::open_for_hub(agent, wanted.tunnel, wanted.port);
+                let outcome = ports::open_for_hub(agent, wanted.tunnel, &wanted.name, wanted.port);
                 self.say(&Frame::PortOpened(PortOpened { request: wanted.request, outcome })).await?;
             }
             Frame::ClosePort(closed) => {

@@ -14,11 +14,10 @@ use tokio::{
 
 use wire::{
     frame_io,
-    relay::relay,
     side::{Carrier, Tcp},
 };
 
-use super::{Agent, control::Link, dialer, hub_connection, refusals::Reason, streams};
+use super::{Agent, control::Link, dialer, hub_connection, refusals::Reason, sealing::SealFailure, streams};
 
 /// How long the hub may take to accept a connection and its preface.
 const HUB_PATIENCE: Duration = Duration::from_secs(10);
@@ -36,6 +35,9 @@ pub(super) enum ReachFailure {
     /// The hub says no; trying again at once would not help.
     #[error("{words}")]
     Refused { reason: Reason, words: String },
+    /// The other agent's key is not the pinned one, or it does not shake hands.
+    #[error(transparent)]
+    Unsealed(#[from] SealFailure),
     /// The connection to the hub broke or was not accepted.
     #[error("the hub cannot be reached: {0}")]
     Io(#[from] io::Error),
@@ -46,6 +48,8 @@ impl ReachFailure {
     pub(super) fn reason(&self) -> Reason {
         match self {
             Self::Refused { reason, .. } => *reason,
+            Self::Unsealed(SealFailure::Changed { .. }) => Reason::KeyChanged,
+            Self::Unsealed(SealFailure::Forgotten | SealFailure::Broken(_)) => Reason::Unsealed,
             Self::Io(_) => Reason::HubUnreachable,
         }
     }
@@ -115,7 +119,7 @@ async fn stream(agent: &Agent, mut socket: Carrier, open: &StreamOpen) {
     match dial(agent, open).await {
         Ok((target, _room)) => {
             if frame_io::write(&mut socket, &Frame::StreamAccepted(StreamAccepted {})).await.is_ok() {
-                relay(socket, target, agent.0.stop.cancelled()).await;
+                streams::carry(agent, socket, target, open).await;
             }
         }
         Err((code, message)) => refuse(socket, code, &message).await,
@@ -155,9 +159,14 @@ async fn refuse(mut socket: Carrier, code: RefusalCode, message: &str) {
 }
 
 /// Opens a stream to a tunnel of the workspace; what comes next on the socket is raw.
-pub(super) async fn reach(agent: &Agent, link: &Link, tunnel: u128) -> Result<Carrier, ReachFailure> {
+pub(super) async fn reach(
+    agent: &Agent,
+    link: &Link,
+    tunnel: u128,
+    kind: StreamKind,
+) -> Result<Carrier, ReachFailure> {
     let mut socket = connect(agent, link, Purpose::Reach).await?;
-    let open = Frame::StreamOpen(StreamOpen { tunnel, kind: StreamKind::Tcp, peer: String::new() });
+    let open = Frame::StreamOpen(StreamOpen { tunnel, kind, peer: String::new() });
     frame_io::write(&mut socket, &open).await?;
     let late = || io::Error::from(io::ErrorKind::TimedOut);
     let answer = timeout(REACH_PATIENCE, frame_io::read(&mut socket)).await.map_err(|_| late())??;

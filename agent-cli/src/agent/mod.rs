@@ -13,7 +13,9 @@ mod hub_address;
 mod hub_connection;
 mod ports;
 pub(crate) mod refusals;
+mod sealing;
 mod streams;
+pub mod trust;
 mod tunnels;
 
 use std::{collections::BTreeMap, fmt, io, rc::Rc, sync::Arc, time::Duration};
@@ -21,8 +23,9 @@ use std::{collections::BTreeMap, fmt, io, rc::Rc, sync::Arc, time::Duration};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use trust::KnownServices;
 use uuid::Uuid;
-use wire::cores::Cores;
+use wire::{cores::Cores, sealed::handshake::Identity};
 
 use control::Link;
 use dialer::Allowed;
@@ -80,6 +83,10 @@ pub struct AgentOptions {
     pub agent_version: String,
     /// Whether targets on this machine may be dialled without being allowed one by one.
     pub allow_loopback: bool,
+    /// The static key that others know this agent's services by.
+    pub identity: Identity,
+    /// The keys of services that are reached from here.
+    pub known: Arc<dyn KnownServices>,
 }
 
 /// How the agent is doing.
@@ -114,6 +121,7 @@ struct Inner {
     link: watch::Sender<Option<Arc<Link>>>,
     status: watch::Sender<AgentStatus>,
     streams: Arc<Semaphore>,
+    sealing: sealing::Sessions,
     /// The thread that carries streams.
     cores: Cores<streams::Local>,
     stop: CancellationToken,
@@ -151,6 +159,7 @@ pub fn start(options: AgentOptions) -> AgentHandle {
         link: watch::Sender::new(None),
         status: watch::Sender::new(AgentStatus::Connecting { attempt: 0, last_error: None }),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        sealing: sealing::Sessions::default(),
         cores: Cores::start("connect", 1).expect("a process that starts may have one more thread"),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -171,14 +180,15 @@ impl AgentHandle {
         self.0.0.allowed.add(host, port);
     }
 
-    /// Listens on a loopback port (0: any) and leads its connections to a tunnel of the workspace, until the returned
-    /// port is dropped. Works across reconnects.
+    /// Listens on a loopback port (0: any) and leads its connections to a tunnel of the workspace, sealed end to end,
+    /// until the returned port is dropped. Works across reconnects. `service` is the name that the other side's key is
+    /// pinned under.
     ///
     /// # Errors
     /// [`io::ErrorKind::AddrInUse`] when somebody listens there, or why it cannot listen.
     #[expect(clippy::unused_async, reason = "callers await it; it may come to ask the hub first")]
-    pub async fn reach(&self, tunnel: u128, port: u16) -> io::Result<LocalPort> {
-        ports::open(&self.0, tunnel, port)
+    pub async fn reach(&self, tunnel: u128, service: &str, port: u16) -> io::Result<LocalPort> {
+        ports::open(&self.0, tunnel, service, port)
     }
 
     /// The tunnels that the hub has assigned to this agent and whether they can be served, as they change.

@@ -9,10 +9,11 @@ use schemas::frames::{StreamKind, StreamOpen, preface::Purpose};
 use tokio::time::sleep;
 use wire::{
     link::{Arrival, End, Link as Streams, LinkStream},
-    side::{Carrier, Parked},
+    relay::relay,
+    side::{Carrier, Parked, Side, Tcp},
 };
 
-use super::{Agent, control::Link, data};
+use super::{Agent, control::Link, data, sealing};
 
 /// How long to leave the hub alone after a link failed.
 const LINK_AGAIN: Duration = Duration::from_secs(1);
@@ -107,9 +108,26 @@ async fn serve(agent: &Agent, arrival: Arrival) {
     match data::dial(agent, &open).await {
         Ok((target, _room)) => {
             stream.accept();
-            wire::relay::relay(stream, target, agent.0.stop.cancelled()).await;
+            carry(agent, stream, target, &open).await;
         }
         Err((code, message)) => stream.refuse(code, message),
+    }
+}
+
+/// Carries a stream to its target, opening what the other agent has sealed.
+pub(super) async fn carry(agent: &Agent, stream: impl Side, target: Tcp, open: &StreamOpen) {
+    let ended = agent.0.stop.cancelled();
+    match open.kind {
+        StreamKind::SealedTcp | StreamKind::SealedUdp => {
+            let unsealed = sealing::unseal(agent, stream, open.tunnel).await;
+            match unsealed {
+                Ok(stream) => drop(relay(stream, target, ended).await),
+                Err(error) => tracing::debug!(%error, "a sealed stream could not be opened"),
+            }
+        }
+        StreamKind::Tcp | StreamKind::Http | StreamKind::Http2 | StreamKind::Udp => {
+            relay(stream, target, ended).await;
+        }
     }
 }
 

@@ -217,6 +217,8 @@ impl Rig {
             instance: Uuid::new_v4(),
             agent_version: "1.2.3".to_owned(),
             allow_loopback: true,
+            identity: wire::sealed::handshake::Identity::generate(),
+            known: Arc::new(agent_cli::agent::trust::InMemory::default()),
         }
     }
 

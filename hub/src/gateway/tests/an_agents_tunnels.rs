@@ -51,6 +51,8 @@ fn what_the_agents_owner_does_not_allow_is_not_dialled_until_it_is_allowed() {
         let (target, _echo) = echo().await;
         let handle = agent_cli::agent::start(agent_cli::agent::AgentOptions {
             allow_loopback: false,
+            identity: wire::sealed::handshake::Identity::generate(),
+            known: std::sync::Arc::new(agent_cli::agent::trust::InMemory::default()),
             ..hub.options(&agent)
         });
         connected(&handle).await;

@@ -262,6 +262,11 @@ impl LinkStream {
         }
     }
 
+    /// Whether the link or the other side has broken it off.
+    pub fn is_broken(&self) -> bool {
+        self.shared.broken.get()
+    }
+
     /// Why the other side refused it, if it did.
     pub fn refusal(&self) -> Option<StreamRefused> {
         match &*self.shared.opened.borrow() {
