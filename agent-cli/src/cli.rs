@@ -150,10 +150,21 @@ pub struct ReachArgs {
     /// Only run the diagnostics
     #[arg(long)]
     pub check: bool,
+    /// Trust this key of the exposing agent and no other; `connect status` shows it there
+    #[arg(long, value_name = "SHA256:…", value_parser = fingerprint)]
+    pub fingerprint: Option<String>,
     /// Seconds that the diagnostics may take
     // The hub gives the exposing agent 10: it should have the time to say so.
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=300))]
     pub timeout: u64,
+}
+
+fn fingerprint(text: &str) -> Result<String, String> {
+    let is_one = text.strip_prefix("SHA256:").is_some_and(|hash| {
+        hash.len() == 43
+            && hash.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+    });
+    if is_one { Ok(text.to_owned()) } else { Err("a fingerprint is `SHA256:` and 43 characters".to_owned()) }
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 pub mod agent;
 mod attached;
+pub(crate) mod known;
 mod news;
 mod seat;
 pub mod session;
@@ -120,8 +121,8 @@ impl Membership {
     ///
     /// # Errors
     /// The port is taken, or cannot be opened.
-    pub async fn reach(&self, tunnel: Uuid, port: u16) -> Result<u16, ReachError> {
-        self.want(Want::Reach { tunnel, port }).await
+    pub async fn reach(&self, tunnel: Uuid, service: &str, port: u16) -> Result<u16, ReachError> {
+        self.want(Want::Reach { tunnel, service: service.to_owned(), port }).await
     }
 
     /// From now on [`Known::targets`] says whether the target of a tunnel of this agent answers.

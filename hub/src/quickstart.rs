@@ -1,6 +1,12 @@
 //! `hub quickstart`: hub, agent and one share in one process, from nothing to a link in one command.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use agent_cli::agent::{AgentHandle, AgentOptions};
 use anyhow::{Context as _, Result, anyhow};
@@ -16,6 +22,7 @@ use domain::{
 use serde::Serialize;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
+use wire::sealed::handshake::Identity;
 
 use crate::{
     actors::Who,
@@ -55,6 +62,7 @@ struct Announcement {
 pub async fn run(args: Quickstart) -> Result<()> {
     let target = args.target.as_deref().map(parse_target).transpose()?;
     let protocol = args.protocol.parse().map_err(|error| anyhow!("--protocol {error}"))?;
+    let data = args.settings.data.path.clone();
     let mut hub = Hub::start(args.settings, true).await?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let demo_site = target.is_none();
@@ -65,7 +73,7 @@ pub async fn run(args: Quickstart) -> Result<()> {
             Target { host: address.ip().to_string(), port: address.port() }
         }
     };
-    let made = make(&hub, &target, protocol).await?;
+    let made = make(&hub, &data, &target, protocol).await?;
     let said = Announcement {
         api: hub.api_url(),
         edge: hub.edge_url(),
@@ -105,7 +113,7 @@ struct Made {
     slug: String,
 }
 
-async fn make(hub: &Hub, target: &Target, protocol: domain::target::Protocol) -> Result<Made> {
+async fn make(hub: &Hub, data: &Path, target: &Target, protocol: domain::target::Protocol) -> Result<Made> {
     let core = &hub.core;
     let workspace = core.workspace_named(DEFAULT_WORKSPACE).context("made at the start")?;
     let who = Who::hub(workspace, NAME);
@@ -121,7 +129,7 @@ async fn make(hub: &Hub, target: &Target, protocol: domain::target::Protocol) ->
                 .map_err(|error| anyhow!("{error:?}"))?;
         }
     }
-    let (agent_id, agent) = start_agent(hub, workspace, &who).await?;
+    let (agent_id, agent) = start_agent(hub, data, workspace, &who).await?;
     agent.allow(&target.host, target.port);
     let tunnel_id = expose(hub, &who, agent_id, target, protocol).await?;
     for id in core.routes.shares_of(tunnel_id) {
@@ -153,7 +161,12 @@ async fn make(hub: &Hub, target: &Target, protocol: domain::target::Protocol) ->
     Ok(Made { key, agent, agent_id, tunnel_id, share_id, token, slug })
 }
 
-async fn start_agent(hub: &Hub, workspace: WorkspaceId, who: &Who) -> Result<(AgentId, AgentHandle)> {
+async fn start_agent(
+    hub: &Hub,
+    data: &Path,
+    workspace: WorkspaceId,
+    who: &Who,
+) -> Result<(AgentId, AgentHandle)> {
     let core = &hub.core;
     let former = core.routes.all_agents().into_iter().find_map(|(id, entry)| {
         let registered = entry.state.registered.as_ref().filter(|_| !entry.state.deleted)?;
@@ -186,8 +199,31 @@ async fn start_agent(hub: &Hub, workspace: WorkspaceId, who: &Who) -> Result<(Ag
         instance: Uuid::new_v4(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         allow_loopback: true,
+        identity: agent_key(data).context("while reading the agent's key")?,
+        known: Arc::new(agent_cli::agent::trust::InMemory::default()),
     });
     Ok((id, handle))
+}
+
+/// The agent's static key, made at the first start: teammates pin it.
+fn agent_key(data: &Path) -> Result<Identity> {
+    let path = data.join("agent.key");
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let bytes = bytes.as_slice().try_into();
+            let bytes = bytes.with_context(|| format!("{} is no key; move it away", path.display()))?;
+            Ok(Identity::from_bytes(bytes))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = Identity::generate();
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(&key.to_bytes())?;
+            file.sync_all()?;
+            Ok(key)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn expose(

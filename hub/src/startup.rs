@@ -189,7 +189,7 @@ impl Hub {
                 open_timeout_ms: settings.open_timeout_ms,
                 ..GatewaySettings::default()
             },
-        });
+        })?;
         let tunnel_ports = TunnelPorts::new(
             gateway.clone(),
             TunnelPortSettings {

@@ -7,11 +7,16 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr, TcpListener as PlainListener},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use domain::{ids::TunnelId, target::Protocol, tunnel::Details};
+use domain::{
+    ids::{TunnelId, WorkspaceId},
+    target::Protocol,
+    tunnel::Details,
+};
 use parking_lot::Mutex;
 use schemas::frames::StreamKind;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -26,7 +31,13 @@ use wire::{
     side::{Tcp, prepare, reset},
 };
 
-use crate::{gateway::Gateway, streams::Streams as _};
+use crate::{
+    gateway::{
+        Gateway,
+        links::{self, Local},
+    },
+    streams::Streams as _,
+};
 
 /// Connections that the system keeps until the hub takes them.
 const BACKLOG: i32 = 1_024;
@@ -77,7 +88,8 @@ struct Inner {
 #[derive(Debug)]
 struct Port {
     address: SocketAddr,
-    listener: Arc<TcpListener>,
+    /// A second handle: the first one is with the core that accepts.
+    listener: PlainListener,
     closing: CancellationToken,
 }
 
@@ -85,7 +97,7 @@ impl Port {
     /// When this returns, the port refuses; what it accepted goes on.
     fn close(self) {
         // A listening socket that is shut refuses at once, whenever its task comes to drop it.
-        let _ = SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
+        let _ = SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
         self.closing.cancel();
     }
 }
@@ -120,7 +132,8 @@ impl TunnelPorts {
         }
         if let Some(address) = wanted {
             let listener = listen(address)?;
-            open.insert(tunnel, self.accept_on(tunnel, address, listener)?);
+            let workspace = self.workspace(tunnel).expect("an open tunnel has one");
+            open.insert(tunnel, self.accept_on(workspace, tunnel, address, listener)?);
         }
         Ok(())
     }
@@ -159,6 +172,11 @@ impl TunnelPorts {
             .then(|| SocketAddr::new(self.interface(details), details.created.tunnel_port))
     }
 
+    fn workspace(&self, tunnel: TunnelId) -> Option<WorkspaceId> {
+        let entry = self.0.gateway.parts().routes.tunnel(tunnel)?;
+        entry.state.open().map(|details| details.created.workspace_id)
+    }
+
     fn interface(&self, details: &Details) -> IpAddr {
         match details.created.protocol {
             // A public tunnel that speaks HTTP is public by its URL.
@@ -172,21 +190,27 @@ impl TunnelPorts {
 
     fn accept_on(
         &self,
+        workspace: WorkspaceId,
         tunnel: TunnelId,
         address: SocketAddr,
         listener: PlainListener,
     ) -> Result<Port, PortRefused> {
         let gateway = self.0.gateway.clone();
-        let listener = {
-            // Whoever calls, connections are accepted on the gateway's runtime.
-            let _runtime = gateway.parts().runtime.enter();
-            let adopted = TcpListener::from_std(listener);
-            Arc::new(adopted.map_err(|error| PortRefused { port: address.port(), error })?)
-        };
+        let refused = |error| PortRefused { port: address.port(), error };
+        let accepting = listener.try_clone().map_err(refused)?;
         let closing = CancellationToken::new();
+        let port = Port { address, listener, closing: closing.clone() };
         let room = Arc::new(Semaphore::new(self.0.settings.connections_per_tunnel_max));
-        gateway.spawn(accept(gateway.clone(), tunnel, Arc::clone(&listener), room, closing.clone()));
-        Ok(Port { address, listener, closing })
+        // Where the agent's link is.
+        self.0.gateway.links().spawn(workspace, move |local| {
+            gateway.clone().track(async move {
+                match TcpListener::from_std(accepting) {
+                    Ok(listener) => accept(gateway, local, tunnel, listener, room, closing).await,
+                    Err(error) => tracing::error!(%tunnel, %error, "a tunnel port cannot accept"),
+                }
+            })
+        });
+        Ok(port)
     }
 }
 
@@ -205,8 +229,9 @@ fn listen(address: SocketAddr) -> Result<PlainListener, PortRefused> {
 
 async fn accept(
     gateway: Gateway,
+    local: Rc<Local>,
     tunnel: TunnelId,
-    listener: Arc<TcpListener>,
+    listener: TcpListener,
     room: Arc<Semaphore>,
     closing: CancellationToken,
 ) {
@@ -229,22 +254,32 @@ async fn accept(
             reset(socket);
             continue;
         };
-        let gateway = gateway.clone();
-        gateway.clone().spawn(async move {
-            let relayed = carry(&gateway, tunnel, socket, peer).await;
+        let (gateway, local) = (gateway.clone(), Rc::clone(&local));
+        tokio::task::spawn_local(gateway.clone().track(async move {
+            let relayed = carry(&gateway, &local, tunnel, socket, peer).await;
             tracing::debug!(%tunnel, ?relayed, "tunnel connection ended");
             drop(place);
-        });
+        }));
     }
 }
 
 /// One connection through a port; `None`: it never became a stream and was reset.
-async fn carry(gateway: &Gateway, tunnel: TunnelId, socket: TcpStream, peer: SocketAddr) -> Option<Relayed> {
+async fn carry(
+    gateway: &Gateway,
+    local: &Local,
+    tunnel: TunnelId,
+    socket: TcpStream,
+    peer: SocketAddr,
+) -> Option<Relayed> {
     prepare(&socket);
     let Ok(admitted) = gateway.admit(tunnel) else {
         reset(socket);
         return None;
     };
+    if let Some(stream) = local.open(admitted.agent, &links::port_open(tunnel, peer.to_string())) {
+        // Bytes go on their way at once; a refusal resets what sent them.
+        return Some(relay(Tcp::from(socket), stream, any_cancelled(admitted.tokens)).await);
+    }
     match gateway.open(admitted.agent, tunnel, StreamKind::Tcp, &peer.to_string()).await {
         Ok(upstream) => Some(relay(Tcp::from(socket), upstream, any_cancelled(admitted.tokens)).await),
         Err(error) => {

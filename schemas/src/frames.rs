@@ -215,6 +215,10 @@ pub enum StreamKind {
     Http2,
     /// Datagrams of one peer, each preceded by its length as a u16, big-endian.
     Udp,
+    /// As `Tcp`, sealed between the reaching and the exposing agent: the hub cannot read it.
+    SealedTcp,
+    /// As `Udp`, sealed likewise.
+    SealedUdp,
 }
 
 /// The first frame on a data connection: hub to agent on a `serve` connection, agent to hub on a `reach` connection.

@@ -37,7 +37,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 use wire::side::Carrier;
 
-use super::{Agent, AgentStatus, check, data, hub_connection, ports, tunnels::Tunnels};
+use super::{Agent, AgentStatus, check, data, hub_connection, ports, streams, tunnels::Tunnels};
 
 /// The waits between tries: twice as long each time, up to this, and a random half of it less. At most 3 s, so that an
 /// agent is back within 5 s of its hub.
@@ -167,6 +167,7 @@ async fn session(agent: &Agent, token: &str, failures: u32) -> (bool, End) {
     agent.0.link.send_replace(Some(Arc::clone(&link)));
     agent.0.status.send_replace(AgentStatus::Connected { epoch: welcome.epoch });
     agent.0.tasks.spawn(data::keep_warm(agent.clone(), Arc::clone(&link), welcome.warm_connections));
+    agent.0.tasks.spawn(streams::keep(agent.clone(), Arc::clone(&link)));
     let end = Conversation { agent, link: &link, socket, heard: Instant::now() }.hold(outbox).await;
     link.ended.cancel();
     agent.0.link.send_replace(None);
@@ -328,7 +329,7 @@ impl Conversation<'_> {
             Frame::TunnelWithdrawn(withdrawn) => agent.0.tunnels.withdraw(withdrawn.tunnel),
             Frame::DataWanted(wanted) => data::open_more(agent, self.link, wanted.count),
             Frame::OpenPort(wanted) => {
-                let outcome = ports::open_for_hub(agent, wanted.tunnel, wanted.port);
+                let outcome = ports::open_for_hub(agent, wanted.tunnel, &wanted.name, wanted.port);
                 self.say(&Frame::PortOpened(PortOpened { request: wanted.request, outcome })).await?;
             }
             Frame::ClosePort(closed) => {

@@ -14,11 +14,10 @@ use tokio::{
 
 use wire::{
     frame_io,
-    relay::relay,
     side::{Carrier, Tcp},
 };
 
-use super::{Agent, control::Link, dialer, hub_connection, refusals::Reason};
+use super::{Agent, control::Link, dialer, hub_connection, refusals::Reason, sealing::SealFailure, streams};
 
 /// How long the hub may take to accept a connection and its preface.
 const HUB_PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +27,7 @@ const REFILL_AFTER: Duration = Duration::from_secs(1);
 const WARM_MAX: u16 = 64;
 const WANTED_MAX: usize = 256;
 /// How long the answer to a `reach` may take: the hub's own limit and the way.
-const REACH_PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const REACH_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why a stream to a tunnel was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +35,9 @@ pub(super) enum ReachFailure {
     /// The hub says no; trying again at once would not help.
     #[error("{words}")]
     Refused { reason: Reason, words: String },
+    /// The other agent's key is not the pinned one, or it does not shake hands.
+    #[error(transparent)]
+    Unsealed(#[from] SealFailure),
     /// The connection to the hub broke or was not accepted.
     #[error("the hub cannot be reached: {0}")]
     Io(#[from] io::Error),
@@ -46,6 +48,8 @@ impl ReachFailure {
     pub(super) fn reason(&self) -> Reason {
         match self {
             Self::Refused { reason, .. } => *reason,
+            Self::Unsealed(SealFailure::Changed { .. }) => Reason::KeyChanged,
+            Self::Unsealed(SealFailure::Forgotten | SealFailure::Broken(_)) => Reason::Unsealed,
             Self::Io(_) => Reason::HubUnreachable,
         }
     }
@@ -95,6 +99,10 @@ async fn serve(agent: Agent, link: Arc<Link>, place: Option<OwnedSemaphorePermit
             drop(place);
             stream(&agent, socket, &open).await;
         }
+        Ok((socket, Frame::StreamAdopt(adopt))) => {
+            drop(place);
+            streams::adopt(&agent, &link, adopt.stream, socket);
+        }
         Ok(_) => {}
         Err(error) => {
             tracing::debug!(%error, "a data connection failed");
@@ -108,29 +116,38 @@ async fn serve(agent: Agent, link: Arc<Link>, place: Option<OwnedSemaphorePermit
 
 /// Dials the target of a stream that the hub opened, and relays.
 async fn stream(agent: &Agent, mut socket: Carrier, open: &StreamOpen) {
-    let Ok(_room) = Arc::clone(&agent.0.streams).try_acquire_owned() else {
-        return refuse(socket, RefusalCode::Busy, "the agent has too many streams open").await;
+    match dial(agent, open).await {
+        Ok((target, _room)) => {
+            if frame_io::write(&mut socket, &Frame::StreamAccepted(StreamAccepted {})).await.is_ok() {
+                streams::carry(agent, socket, target, open).await;
+            }
+        }
+        Err((code, message)) => refuse(socket, code, &message).await,
+    }
+}
+
+/// The target of a stream that the hub opened, and its place among the streams.
+pub(super) async fn dial(
+    agent: &Agent,
+    open: &StreamOpen,
+) -> Result<(Tcp, OwnedSemaphorePermit), (RefusalCode, String)> {
+    let refuse = |code, words: &str| Err((code, words.to_owned()));
+    let Ok(room) = Arc::clone(&agent.0.streams).try_acquire_owned() else {
+        return refuse(RefusalCode::Busy, "the agent has too many streams open");
     };
     let Some(target) = agent.0.tunnels.target(open.tunnel).await else {
-        return refuse(socket, RefusalCode::UnknownTunnel, "the agent does not know this tunnel").await;
+        return refuse(RefusalCode::UnknownTunnel, "the agent does not know this tunnel");
     };
     // Asked for every stream: the hub's word is not enough.
     if !agent.0.allowed.permits(&target.host, target.port) {
         tracing::warn!(%target, "the hub asked for a target that is not allowed");
-        return refuse(socket, RefusalCode::TargetNotAllowed, "the agent's owner does not allow this target")
-            .await;
+        return refuse(RefusalCode::TargetNotAllowed, "the agent's owner does not allow this target");
     }
-    match dialer::dial(&target.host, target.port).await {
-        Ok(dialled) => {
-            agent.0.tunnels.dialled(open.tunnel, true);
-            if frame_io::write(&mut socket, &Frame::StreamAccepted(StreamAccepted {})).await.is_ok() {
-                relay(socket, Tcp::from(dialled), agent.0.stop.cancelled()).await;
-            }
-        }
-        Err(error) => {
-            agent.0.tunnels.dialled(open.tunnel, false);
-            refuse(socket, RefusalCode::TargetUnreachable, &format!("{target}: {error}")).await;
-        }
+    let dialled = dialer::dial(&target.host, target.port).await;
+    agent.0.tunnels.dialled(open.tunnel, dialled.is_ok());
+    match dialled {
+        Ok(socket) => Ok((Tcp::from(socket), room)),
+        Err(error) => refuse(RefusalCode::TargetUnreachable, &format!("{target}: {error}")),
     }
 }
 
@@ -142,9 +159,14 @@ async fn refuse(mut socket: Carrier, code: RefusalCode, message: &str) {
 }
 
 /// Opens a stream to a tunnel of the workspace; what comes next on the socket is raw.
-pub(super) async fn reach(agent: &Agent, link: &Link, tunnel: u128) -> Result<Carrier, ReachFailure> {
+pub(super) async fn reach(
+    agent: &Agent,
+    link: &Link,
+    tunnel: u128,
+    kind: StreamKind,
+) -> Result<Carrier, ReachFailure> {
     let mut socket = connect(agent, link, Purpose::Reach).await?;
-    let open = Frame::StreamOpen(StreamOpen { tunnel, kind: StreamKind::Tcp, peer: String::new() });
+    let open = Frame::StreamOpen(StreamOpen { tunnel, kind, peer: String::new() });
     frame_io::write(&mut socket, &open).await?;
     let late = || io::Error::from(io::ErrorKind::TimedOut);
     let answer = timeout(REACH_PATIENCE, frame_io::read(&mut socket)).await.map_err(|_| late())??;
@@ -159,7 +181,7 @@ pub(super) async fn reach(agent: &Agent, link: &Link, tunnel: u128) -> Result<Ca
 }
 
 /// A data connection up to the hub's `101`.
-async fn connect(agent: &Agent, link: &Link, purpose: Purpose) -> io::Result<Carrier> {
+pub(super) async fn connect(agent: &Agent, link: &Link, purpose: Purpose) -> io::Result<Carrier> {
     let hub = agent.0.hub.as_ref().map_err(|error| io::Error::other(error.clone()))?;
     let connecting = async {
         let mut socket = hub_connection::connect(hub).await?;

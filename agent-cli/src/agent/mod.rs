@@ -1,7 +1,7 @@
 //! The agent: one identity's connection to the hub, kept for ever, and everything that runs over it.
 //!
 //! Reading order: [`control`] (the control connection and its reconnects), [`tunnels`] (what this machine exposes),
-//! [`dialer`] (what may be dialled), [`data`] (data connections), [`ports`] (what this machine reaches); [`wire`] carries the bytes.
+//! [`dialer`] (what may be dialled), [`data`] (data connections), [`streams`] (many streams on one), [`ports`] (what this machine reaches); [`wire`] carries the bytes.
 //! Invariants: only targets on the allow-list are ever dialled, whatever the hub says; nothing the hub sends makes an
 //! agent hold unbounded memory; a lost hub is sought again until [`AgentHandle::stop`].
 
@@ -13,14 +13,19 @@ mod hub_address;
 mod hub_connection;
 mod ports;
 pub(crate) mod refusals;
+mod sealing;
+mod streams;
+pub mod trust;
 mod tunnels;
 
-use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, rc::Rc, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use trust::KnownServices;
 use uuid::Uuid;
+use wire::{cores::Cores, sealed::handshake::Identity};
 
 use control::Link;
 use dialer::Allowed;
@@ -78,6 +83,10 @@ pub struct AgentOptions {
     pub agent_version: String,
     /// Whether targets on this machine may be dialled without being allowed one by one.
     pub allow_loopback: bool,
+    /// The static key that others know this agent's services by.
+    pub identity: Identity,
+    /// The keys of services that are reached from here.
+    pub known: Arc<dyn KnownServices>,
 }
 
 /// How the agent is doing.
@@ -112,6 +121,9 @@ struct Inner {
     link: watch::Sender<Option<Arc<Link>>>,
     status: watch::Sender<AgentStatus>,
     streams: Arc<Semaphore>,
+    sealing: sealing::Sessions,
+    /// The thread that carries streams.
+    cores: Cores<streams::Local>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -122,10 +134,22 @@ impl fmt::Debug for AgentHandle {
     }
 }
 
-/// Starts an agent on the current tokio runtime.
+impl Agent {
+    /// Runs a task of the agent's on the thread that carries streams.
+    fn on_core<F, T>(&self, make: F)
+    where
+        F: FnOnce(Rc<streams::Local>) -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        let tasks = self.0.tasks.clone();
+        self.0.cores.spawn(0, move |local| tasks.track_future(make(local)));
+    }
+}
+
+/// Starts an agent on the current tokio runtime, and a thread that carries its streams.
 ///
 /// # Panics
-/// Outside of a tokio runtime.
+/// Outside of a tokio runtime, or when the system gives no thread.
 pub fn start(options: AgentOptions) -> AgentHandle {
     let agent = Agent(Arc::new(Inner {
         hub: HubAddress::parse(&options.hub_url),
@@ -135,6 +159,8 @@ pub fn start(options: AgentOptions) -> AgentHandle {
         link: watch::Sender::new(None),
         status: watch::Sender::new(AgentStatus::Connecting { attempt: 0, last_error: None }),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        sealing: sealing::Sessions::default(),
+        cores: Cores::start("connect", 1).expect("a process that starts may have one more thread"),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
         options,
@@ -154,14 +180,15 @@ impl AgentHandle {
         self.0.0.allowed.add(host, port);
     }
 
-    /// Listens on a loopback port (0: any) and leads its connections to a tunnel of the workspace, until the returned
-    /// port is dropped. Works across reconnects.
+    /// Listens on a loopback port (0: any) and leads its connections to a tunnel of the workspace, sealed end to end,
+    /// until the returned port is dropped. Works across reconnects. `service` is the name that the other side's key is
+    /// pinned under.
     ///
     /// # Errors
     /// [`io::ErrorKind::AddrInUse`] when somebody listens there, or why it cannot listen.
     #[expect(clippy::unused_async, reason = "callers await it; it may come to ask the hub first")]
-    pub async fn reach(&self, tunnel: u128, port: u16) -> io::Result<LocalPort> {
-        ports::open(&self.0, tunnel, port)
+    pub async fn reach(&self, tunnel: u128, service: &str, port: u16) -> io::Result<LocalPort> {
+        ports::open(&self.0, tunnel, service, port)
     }
 
     /// The tunnels that the hub has assigned to this agent and whether they can be served, as they change.

@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as PlainListener},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use schemas::frames::PortOutcome;
+use schemas::frames::{PortOutcome, StreamKind};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -16,7 +17,9 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use wire::{
+    link::LinkStream,
     relay::relay,
+    sealed::Sealed,
     side::{Carrier, Tcp, prepare, reset},
 };
 
@@ -24,6 +27,8 @@ use super::{
     Agent,
     data::{self, ReachFailure},
     refusals::{self, Reason, Refusals},
+    sealing::{self, SealFailure},
+    streams::Local,
 };
 
 /// How long a connection waits for a session when the hub is being sought.
@@ -57,21 +62,29 @@ impl LocalPort {
 }
 
 /// Listens and leads to a tunnel.
-pub(super) fn open(agent: &Agent, tunnel: u128, port: u16) -> io::Result<LocalPort> {
+pub(super) fn open(agent: &Agent, tunnel: u128, service: &str, port: u16) -> io::Result<LocalPort> {
     let (four, six) = listen_on_both(port)?;
     let port = four.local_addr()?.port();
     let over = agent.0.stop.child_token();
     let (sender, refusals) = watch::channel(Refusals::new());
     let sender = Arc::new(sender);
+    let service: Arc<str> = service.into();
     for listener in [Some(four), six].into_iter().flatten() {
-        let accepting = accept(agent.clone(), tunnel, listener, over.clone(), Arc::clone(&sender));
-        agent.0.tasks.spawn(accepting);
+        let (here, over, sender) = (agent.clone(), over.clone(), Arc::clone(&sender));
+        let to = To { tunnel, service: Arc::clone(&service) };
+        // Where the link is.
+        agent.on_core(move |local| async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => accept(here, local, to, listener, over, sender).await,
+                Err(error) => tracing::error!(%error, "a local port cannot accept"),
+            }
+        });
     }
     Ok(LocalPort { port, refusals, _open: over.drop_guard() })
 }
 
 /// Opens a port because the hub asks for it; asking again for the same is answered alike.
-pub(super) fn open_for_hub(agent: &Agent, tunnel: u128, port: u16) -> PortOutcome {
+pub(super) fn open_for_hub(agent: &Agent, tunnel: u128, service: &str, port: u16) -> PortOutcome {
     let mut ports = agent.0.ports.lock();
     if let Some(known) = ports.get(&tunnel)
         && (port == 0 || known.port == port)
@@ -81,7 +94,7 @@ pub(super) fn open_for_hub(agent: &Agent, tunnel: u128, port: u16) -> PortOutcom
     if ports.len() >= HUB_PORTS_MAX {
         return PortOutcome::Failed("too many local ports are open".to_owned());
     }
-    match open(agent, tunnel, port) {
+    match open(agent, tunnel, service, port) {
         Ok(opened) => {
             let port = opened.port;
             ports.insert(tunnel, opened);
@@ -94,7 +107,7 @@ pub(super) fn open_for_hub(agent: &Agent, tunnel: u128, port: u16) -> PortOutcom
 
 /// `localhost` means either family to clients. A machine without IPv6 does without; but if somebody else has that half
 /// of the port, clients would end up with two services.
-fn listen_on_both(port: u16) -> io::Result<(TcpListener, Option<TcpListener>)> {
+fn listen_on_both(port: u16) -> io::Result<(PlainListener, Option<PlainListener>)> {
     let mut tries = if port == 0 { ANY_PORT_TRIES } else { 1 };
     loop {
         let four = listen((Ipv4Addr::LOCALHOST, port).into())?;
@@ -108,15 +121,16 @@ fn listen_on_both(port: u16) -> io::Result<(TcpListener, Option<TcpListener>)> {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
+fn listen(address: SocketAddr) -> io::Result<PlainListener> {
+    let listener = PlainListener::bind(address)?;
     listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+    Ok(listener)
 }
 
 async fn accept(
     agent: Agent,
-    tunnel: u128,
+    local: Rc<Local>,
+    to: To,
     listener: TcpListener,
     over: CancellationToken,
     refusals: Arc<watch::Sender<Refusals>>,
@@ -134,35 +148,51 @@ async fn accept(
             refuse(socket, &refusals, Reason::Busy, "this machine has too many streams open");
             continue;
         };
-        let (agent, over, refusals) = (agent.clone(), over.clone(), Arc::clone(&refusals));
-        agent.clone().0.tasks.spawn(async move {
-            carry(&agent, tunnel, socket, &over, &refusals).await;
+        let (agent, local) = (agent.clone(), Rc::clone(&local));
+        let (to, over, refusals) = (to.clone(), over.clone(), Arc::clone(&refusals));
+        tokio::task::spawn_local(agent.clone().0.tasks.track_future(async move {
+            carry(&agent, &local, &to, socket, &over, &refusals).await;
             drop(room);
-        });
+        }));
     }
 }
 
 async fn carry(
     agent: &Agent,
-    tunnel: u128,
+    local: &Local,
+    to: &To,
     socket: TcpStream,
     over: &CancellationToken,
     refusals: &watch::Sender<Refusals>,
 ) {
     prepare(&socket);
+    // Nothing of the client's bytes is read before the stream is open and sealed: one that breaks before costs nothing.
     let opened = tokio::select! {
         () = over.cancelled() => return reset(socket),
-        opened = open_stream(agent, tunnel) => opened,
+        opened = open_stream(agent, local, to) => opened,
     };
+    let ended = over.cancelled();
     match opened {
-        Ok(upstream) => {
-            relay(Tcp::from(socket), upstream, over.cancelled()).await;
-        }
+        Ok(Opened::OnLink(stream)) => drop(relay(Tcp::from(socket), stream, ended).await),
+        Ok(Opened::OnItsOwn(stream)) => drop(relay(Tcp::from(socket), stream, ended).await),
         Err(error) => {
             tracing::debug!(%error, "a local connection could not be led to its tunnel");
             refuse(socket, refusals, error.reason(), &error.to_string());
         }
     }
+}
+
+/// Where a local port leads.
+#[derive(Debug, Clone)]
+struct To {
+    tunnel: u128,
+    service: Arc<str>,
+}
+
+/// A sealed stream.
+enum Opened {
+    OnLink(Sealed<LinkStream>),
+    OnItsOwn(Sealed<Carrier>),
 }
 
 /// Counts before the client can know: whoever was refused finds the reason shown.
@@ -171,21 +201,50 @@ fn refuse(socket: TcpStream, refusals: &watch::Sender<Refusals>, reason: Reason,
     reset(socket);
 }
 
-/// Opens a stream, waiting for the hub while it is away: nothing of the client's bytes was read yet.
-async fn open_stream(agent: &Agent, tunnel: u128) -> Result<Carrier, ReachFailure> {
+/// Opens and seals a stream, waiting for the hub while it is away.
+async fn open_stream(agent: &Agent, local: &Local, to: &To) -> Result<Opened, ReachFailure> {
     let deadline = Instant::now() + LINK_PATIENCE;
-    let mut links = agent.0.link.subscribe();
     loop {
-        let link = match timeout_at(deadline, links.wait_for(Option::is_some)).await {
-            Ok(Ok(link)) => link.clone(),
-            Ok(Err(_)) | Err(_) => None,
-        };
-        let Some(link) = link else {
-            return Err(ReachFailure::Io(io::Error::other("there is no session with it")));
-        };
-        match data::reach(agent, &link, tunnel).await {
-            Err(ReachFailure::Io(_)) if Instant::now() + TRY_AGAIN < deadline => sleep(TRY_AGAIN).await,
+        let failure = match try_stream(agent, local, to, deadline).await {
+            // At most once: the next one shakes hands.
+            Err(ReachFailure::Unsealed(SealFailure::Forgotten)) => continue,
+            Err(failure @ ReachFailure::Io(_)) => failure,
             answered => return answered,
+        };
+        if Instant::now() + TRY_AGAIN >= deadline {
+            return Err(failure);
         }
+        sleep(TRY_AGAIN).await;
+    }
+}
+
+async fn try_stream(
+    agent: &Agent,
+    local: &Local,
+    to: &To,
+    deadline: Instant,
+) -> Result<Opened, ReachFailure> {
+    if let Some(stream) = local.open(to.tunnel, StreamKind::SealedTcp) {
+        let (stream, failure) = match sealing::seal(agent, stream, to.tunnel, &to.service).await {
+            Ok(sealed) => return Ok(Opened::OnLink(sealed)),
+            Err(failed) => failed,
+        };
+        return Err(match stream.refusal() {
+            Some(refused) => ReachFailure::Refused { reason: refused.code.into(), words: refused.message },
+            // The link broke.
+            None if stream.is_broken() => io::Error::from(io::ErrorKind::ConnectionReset).into(),
+            None => failure.into(),
+        });
+    }
+    let mut links = agent.0.link.subscribe();
+    let link = match timeout_at(deadline, links.wait_for(Option::is_some)).await {
+        Ok(Ok(link)) => link.clone(),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    let link = link.ok_or_else(|| io::Error::other("there is no session with it"))?;
+    let stream = data::reach(agent, &link, to.tunnel, StreamKind::SealedTcp).await?;
+    match sealing::seal(agent, stream, to.tunnel, &to.service).await {
+        Ok(sealed) => Ok(Opened::OnItsOwn(sealed)),
+        Err((_, failure)) => Err(failure.into()),
     }
 }

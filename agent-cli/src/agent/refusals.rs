@@ -23,6 +23,10 @@ pub enum Reason {
     TargetNotAllowed,
     /// Too many streams, there or here.
     Busy,
+    /// The service answers with another key than the one that is pinned.
+    KeyChanged,
+    /// The exposing agent does not seal the stream, or somebody on the way changed it.
+    Unsealed,
     /// This agent's own hub cannot be reached.
     HubUnreachable,
 }

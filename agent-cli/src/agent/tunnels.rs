@@ -100,6 +100,9 @@ impl Tunnels {
 
     /// The target of a tunnel, waiting a moment for its assignment.
     pub(super) async fn target(&self, tunnel: u128) -> Option<Target> {
+        if let Some((target, _)) = self.served(tunnel) {
+            return Some(target);
+        }
         let mut views = self.views.subscribe();
         let known = async { views.wait_for(|views| views.contains_key(&tunnel)).await.is_ok() };
         if !timeout(ASSIGNMENT_PATIENCE, known).await.unwrap_or(false) {

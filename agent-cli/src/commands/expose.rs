@@ -23,7 +23,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &ExposeArgs) -> Result<Exit
         share::check(rules)?;
     }
     let who = context.step(identity::ensure(context, identity::Wishes::default())).await?;
-    let membership = stay::join(context, &who);
+    let membership = stay::join(context, &who).await;
     stay::within(context, membership, async |membership| {
         let service = services::expose(context, membership, &who, &exposure).await?;
         let link = match args.link {

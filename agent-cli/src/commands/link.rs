@@ -63,7 +63,7 @@ async fn exposed(
         allowed: allowed.collect::<Result<_, _>>()?,
     };
     let who = context.step(identity::ensure(context, identity::Wishes::default())).await?;
-    let membership = stay::join(context, &who);
+    let membership = stay::join(context, &who).await;
     stay::within(context, membership, async |membership| {
         let service = services::expose(context, membership, &who, &exposure).await?;
         let link = context.api.create_share(&service.id, &share::request(&service.name, rules)).await?;

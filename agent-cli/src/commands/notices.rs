@@ -151,6 +151,12 @@ impl<'a> Notices<'a> {
             Reason::Busy => {
                 format!("there are too many connections ({words}). Close some, or try again later.")
             }
+            Reason::KeyChanged => format!(
+                "{words}. Either it moved to another machine, or somebody between you and it reads along: nothing was sent. If you know why, trust the new key: connect reach {name} --fingerprint SHA256:…"
+            ),
+            Reason::Unsealed => format!(
+                "the stream to the exposing agent could not be sealed ({words}): nothing was sent. Is its connect as new as this one?"
+            ),
             Reason::HubUnreachable => {
                 format!("a connection was given up ({words}). It is sought again; is the hub running?")
             }

@@ -25,7 +25,10 @@ pub(crate) async fn run(context: &Context<'_>, args: &ReachArgs) -> Result<Exit,
     }
     let tunnel = services::id_of(&service)?;
     let who = context.step(identity::ensure(context, identity::Wishes::default())).await?;
-    let membership = stay::join(context, &who);
+    if let Some(fingerprint) = &args.fingerprint {
+        pin(context, &service.name, fingerprint).await?;
+    }
+    let membership = stay::join(context, &who).await;
     stay::within(context, membership, async |membership| {
         // A protocol of a newer hub reads as one that is decided by looking.
         let mut protocol = service.protocol.parse().unwrap_or(Protocol::Auto);
@@ -70,7 +73,7 @@ async fn open(
     let candidates = ports::candidates(chosen, saved, service.target_port, &service.name);
     let mut last = ReachError::Taken;
     for candidate in &candidates {
-        match membership.reach(tunnel.uuid(), *candidate).await {
+        match membership.reach(tunnel.uuid(), &service.name, *candidate).await {
             Ok(port) => {
                 if (chosen.is_some() || saved.is_none()) && saved != Some(port) {
                     save(context, &service.name, port).await;
@@ -97,6 +100,19 @@ async fn open(
         }
     };
     Err(failure.hint("choose another: --port, where 0 takes any free one"))
+}
+
+async fn pin(context: &Context<'_>, service: &str, fingerprint: &str) -> Result<(), Failure> {
+    let Some(config) = &context.settings.config else {
+        return Err(Failure::new("no_config", "A key cannot be pinned without a config file".to_owned())
+            .hint("name one: --config FILE"));
+    };
+    let hub = context.settings.hub.as_str();
+    let pinning = config.change(|config| {
+        let known = &mut config.hubs.entry(hub.to_owned()).or_default().known_services;
+        known.insert(service.to_owned(), fingerprint.to_owned());
+    });
+    context.step(pinning).await
 }
 
 async fn save(context: &Context<'_>, service: &str, port: u16) {

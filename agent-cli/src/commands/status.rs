@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{Context, services};
 use crate::{
     failure::{Exit, Failure},
+    holder::known,
     output::{Face, text},
 };
 
@@ -15,6 +16,8 @@ struct Found {
     health: Health,
     who: WhoAmI,
     agent: Option<Agent>,
+    /// Of this machine's key at the hub.
+    fingerprint: Option<String>,
     services: Vec<Tunnel>,
 }
 
@@ -33,11 +36,14 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<Exit, Failure> {
         },
     };
     let services = context.api.services().await?;
-    let found = Found { hub: context.settings.hub.to_string(), health, who, agent, services };
+    let fingerprint = context.settings.saved.seal_key.as_deref().and_then(known::read_key);
+    let fingerprint = fingerprint.map(|key| key.public().fingerprint());
+    let found = Found { hub: context.settings.hub.to_string(), health, who, agent, fingerprint, services };
     let document = json!({
         "hub": { "url": found.hub, "status": found.health.status, "version": found.health.version },
         "workspace": { "id": found.who.workspace_id, "name": found.who.workspace_name },
         "agent": found.agent,
+        "fingerprint": found.fingerprint,
         "services": found.services.iter().map(services::json).collect::<Vec<_>>(),
     });
     context.output.data(&document, |face| found.text(face))?;
@@ -55,7 +61,11 @@ impl Found {
             ("Workspace", self.who.workspace_name.clone()),
             ("Agent", agent),
         ];
-        let head = text::table(&head.map(|(name, value)| vec![name.to_owned(), value]), face);
+        let mut head = head.map(|(name, value)| vec![name.to_owned(), value]).to_vec();
+        if let Some(fingerprint) = &self.fingerprint {
+            head.push(vec!["Key".to_owned(), fingerprint.clone()]);
+        }
+        let head = text::table(&head, face);
         if self.services.is_empty() {
             return format!("{head}\n\nNo services yet\nExpose one with: connect expose localhost:3000");
         }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Joins the agent session of this machine.
-pub(crate) fn join(context: &Context<'_>, identity: &Identity) -> Membership {
+pub(crate) async fn join(context: &Context<'_>, identity: &Identity) -> Membership {
     let settings = &context.settings;
     let place = settings.config.as_ref().map(|config| {
         Place::new(
@@ -20,7 +20,7 @@ pub(crate) fn join(context: &Context<'_>, identity: &Identity) -> Membership {
             &identity.agent.id,
         )
     });
-    let launch = AgentLaunch::new(context.api.clone(), settings.config.clone(), identity);
+    let launch = AgentLaunch::new(context.api.clone(), settings.config.clone(), identity).await;
     Membership::join(place, launch)
 }
 

@@ -32,7 +32,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &UpArgs) -> Result<Exit, Fa
             face.remote(&who.agent.id)
         )
     })?;
-    let membership = stay::join(context, &who);
+    let membership = stay::join(context, &who).await;
     stay::within(context, membership, async |membership| {
         for target in allowed {
             membership.allow(target).await.map_err(|error| {

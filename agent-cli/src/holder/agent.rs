@@ -1,12 +1,13 @@
 //! The agent library behind the seam of [`super::session`]: the only file that knows both.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, sync::Arc};
 
 use domain::target::Target;
 use schemas::frames::Servable;
 use tokio::{sync::watch, task::AbortHandle};
 use uuid::Uuid;
 
+use super::known;
 use super::session::{Launch, ReachError, Session, SessionState, TargetState};
 use crate::{
     agent::{self, AgentHandle, AgentOptions, AgentStatus, LocalPort, Refusals, TokenCell},
@@ -20,15 +21,17 @@ pub struct AgentLaunch {
     api: Api,
     config: Option<ConfigFile>,
     identity: SavedAgent,
+    key: wire::sealed::handshake::Identity,
     token: TokenCell,
     /// One for the life of the process: the hub lets the same instance take over at once.
     instance: Uuid,
 }
 
 impl AgentLaunch {
-    pub(crate) fn new(api: Api, config: Option<ConfigFile>, identity: &Identity) -> Self {
+    pub(crate) async fn new(api: Api, config: Option<ConfigFile>, identity: &Identity) -> Self {
         let token = TokenCell::new(identity.agent.token.clone());
-        Self { api, config, identity: identity.agent.clone(), token, instance: Uuid::new_v4() }
+        let key = known::identity(config.as_ref(), api.hub().as_str()).await;
+        Self { api, config, identity: identity.agent.clone(), key, token, instance: Uuid::new_v4() }
     }
 }
 
@@ -44,6 +47,8 @@ impl Launch for AgentLaunch {
             instance: self.instance,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             allow_loopback: true,
+            identity: self.key.clone(),
+            known: Arc::new(known::Pinned::new(self.config.clone(), self.api.hub().as_str().to_owned())),
         }))
     }
 
@@ -95,8 +100,8 @@ impl Session for AgentSession {
     fn allow(&self, target: &Target) {
         self.handle.allow(&target.host, target.port);
     }
-    async fn reach(&self, tunnel: Uuid, port: u16) -> Result<LocalPort, ReachError> {
-        self.handle.reach(tunnel.as_u128(), port).await.map_err(|error| {
+    async fn reach(&self, tunnel: Uuid, service: &str, port: u16) -> Result<LocalPort, ReachError> {
+        self.handle.reach(tunnel.as_u128(), service, port).await.map_err(|error| {
             let is_taken = error.kind() == ErrorKind::AddrInUse;
             if is_taken { ReachError::Taken } else { ReachError::Failed(error.to_string()) }
         })

@@ -105,7 +105,7 @@ impl<L: Launch> Member<L> {
             Some(Asked::Command(Wanted { want, answer })) => {
                 if let Ok(number) = granted {
                     self.granted.push(match want {
-                        Want::Reach { tunnel, .. } => Want::Reach { tunnel, port: number },
+                        Want::Reach { tunnel, service, .. } => Want::Reach { tunnel, service, port: number },
                         want @ (Want::Allow(_) | Want::Watch { .. }) => want,
                     });
                 }

@@ -77,8 +77,8 @@ impl<S: Session> Grants<S> {
                 self.session.allow(target);
                 Ok(0)
             }
-            Want::Reach { tunnel, port } => {
-                let open = self.session.reach(*tunnel, *port).await?;
+            Want::Reach { tunnel, service, port } => {
+                let open = self.session.reach(*tunnel, service, *port).await?;
                 *port = S::number(&open);
                 self.followers.spawn(follow_refusals(*tunnel, S::refusals(&open), self.news.clone()));
                 self.ports.push(open);

@@ -78,8 +78,13 @@ pub trait Session: Send + Sync + 'static {
     fn states(&self) -> watch::Receiver<SessionState>;
     /// From now on the hub may have this target dialled.
     fn allow(&self, target: &Target);
-    /// Opens a local port that leads to a tunnel; port 0 takes any.
-    fn reach(&self, tunnel: Uuid, port: u16) -> impl Future<Output = Result<Self::Port, ReachError>> + Send;
+    /// Opens a local port that leads to a tunnel, the service of that name; port 0 takes any.
+    fn reach(
+        &self,
+        tunnel: Uuid,
+        service: &str,
+        port: u16,
+    ) -> impl Future<Output = Result<Self::Port, ReachError>> + Send;
     /// The number of an open port.
     fn number(port: &Self::Port) -> u16;
     /// Follows the connections to an open port that were refused, counted since it was opened.

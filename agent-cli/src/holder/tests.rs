@@ -77,7 +77,7 @@ impl Session for FakeSession {
     fn allow(&self, target: &Target) {
         self.world.0.lock().allowed.push(target.clone());
     }
-    async fn reach(&self, tunnel: Uuid, port: u16) -> Result<FakePort, ReachError> {
+    async fn reach(&self, tunnel: Uuid, _: &str, port: u16) -> Result<FakePort, ReachError> {
         let mut machine = self.world.0.lock();
         let number = if port == 0 { 50_000 + machine.open.len() as u16 } else { port };
         if machine.open.contains_key(&number) {
@@ -144,8 +144,8 @@ async fn the_first_process_holds_the_session_and_the_second_attaches_to_it() {
     assert!(guest.settled(Duration::from_secs(10)).await.is_connected());
     holder.allow(target(3000)).await.unwrap();
     guest.allow(target(5432)).await.unwrap();
-    assert_eq!(guest.reach(TUNNEL, 6000).await, Ok(6000));
-    assert_eq!(guest.reach(TUNNEL, 6000).await, Err(ReachError::Taken));
+    assert_eq!(guest.reach(TUNNEL, "db", 6000).await, Ok(6000));
+    assert_eq!(guest.reach(TUNNEL, "db", 6000).await, Err(ReachError::Taken));
     {
         let machine = world.0.lock();
         assert_eq!(machine.launched, 1, "one session for both");
@@ -161,8 +161,8 @@ async fn the_first_process_holds_the_session_and_the_second_attaches_to_it() {
 async fn the_ports_of_an_attached_process_close_with_it() {
     let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
     let (holder, guest) = holder_and_guest(folder.path(), &world).await;
-    holder.reach(TUNNEL, 6000).await.unwrap();
-    guest.reach(TUNNEL, 6001).await.unwrap();
+    holder.reach(TUNNEL, "db", 6000).await.unwrap();
+    guest.reach(TUNNEL, "db", 6001).await.unwrap();
     guest.leave().await;
     eventually("only the holder's port is left", || world.0.lock().open.keys().copied().eq([6000])).await;
     holder.leave().await;
@@ -174,7 +174,7 @@ async fn when_the_holder_leaves_another_takes_over_and_brings_back_its_own_wants
     let (holder, guest) = holder_and_guest(folder.path(), &world).await;
     holder.allow(target(3000)).await.unwrap();
     guest.allow(target(5432)).await.unwrap();
-    let any = guest.reach(TUNNEL, 0).await.unwrap();
+    let any = guest.reach(TUNNEL, "db", 0).await.unwrap();
     holder.leave().await;
     role(&guest, Role::Holder).await;
     {
@@ -198,7 +198,7 @@ async fn of_many_that_lose_their_holder_exactly_one_takes_over() {
         guests.push(guest);
     }
     for (number, guest) in guests.iter().enumerate() {
-        guest.reach(TUNNEL, 7000 + number as u16).await.unwrap();
+        guest.reach(TUNNEL, "db", 7000 + number as u16).await.unwrap();
     }
     holder.leave().await;
     eventually("all ports are back", || world.0.lock().open.len() == 6).await;
@@ -217,7 +217,7 @@ async fn of_many_that_lose_their_holder_exactly_one_takes_over() {
 async fn a_port_that_somebody_took_meanwhile_is_reported_after_the_takeover() {
     let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
     let (holder, guest) = holder_and_guest(folder.path(), &world).await;
-    let number = guest.reach(TUNNEL, 6000).await.unwrap();
+    let number = guest.reach(TUNNEL, "db", 6000).await.unwrap();
     // A foreign program is quicker than the takeover: it listens as soon as the holder's port is closed.
     let thief = tokio::spawn({
         let world = world.clone();
@@ -244,8 +244,8 @@ async fn a_port_that_somebody_took_meanwhile_is_reported_after_the_takeover() {
 async fn refused_connections_are_told_to_the_process_whose_port_it_is_also_after_a_takeover() {
     let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
     let (holder, guest) = holder_and_guest(folder.path(), &world).await;
-    holder.reach(TUNNEL, 6000).await.unwrap();
-    guest.reach(TUNNEL, 6001).await.unwrap();
+    holder.reach(TUNNEL, "db", 6000).await.unwrap();
+    guest.reach(TUNNEL, "db", 6001).await.unwrap();
     let refuse = |port: u16, count: u64| {
         let machine = world.0.lock();
         machine.refusals[&port].send_modify(|refusals| {
@@ -339,7 +339,7 @@ async fn without_a_place_the_process_holds_a_session_of_its_own() {
     let world = World::default();
     let member = Membership::join(None, world.clone());
     role(&member, Role::Holder).await;
-    assert_eq!(member.reach(TUNNEL, 6000).await, Ok(6000));
+    assert_eq!(member.reach(TUNNEL, "db", 6000).await, Ok(6000));
     member.leave().await;
     assert!(world.0.lock().open.is_empty());
 }
@@ -348,8 +348,8 @@ async fn without_a_place_the_process_holds_a_session_of_its_own() {
 async fn refused_credentials_are_renewed_once_and_everybody_comes_back() {
     let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
     let (holder, guest) = holder_and_guest(folder.path(), &world).await;
-    holder.reach(TUNNEL, 6000).await.unwrap();
-    guest.reach(TUNNEL, 6001).await.unwrap();
+    holder.reach(TUNNEL, "db", 6000).await.unwrap();
+    guest.reach(TUNNEL, "db", 6001).await.unwrap();
     let unauthorized = SessionState::Refused {
         code: "unauthorized".to_owned(),
         message: "the token has expired".to_owned(),
@@ -374,7 +374,7 @@ async fn a_refusal_reaches_the_attached_processes_too_and_is_not_tried_again() {
     view.wait_for(|view| view.session == refused).await.unwrap();
     // The library's task has ended: still no second session.
     drop(publisher);
-    assert_eq!(holder.reach(TUNNEL, 6000).await, Ok(6000));
+    assert_eq!(holder.reach(TUNNEL, "db", 6000).await, Ok(6000));
     let (launched, renewals) = {
         let machine = world.0.lock();
         (machine.launched, machine.renewals)
@@ -417,7 +417,7 @@ async fn whoever_speaks_nonsense_or_too_long_is_cut_off() {
         let _ = stream.read_to_end(&mut rest).await;
         assert!(rest.starts_with(b"{\"hello\""), "{rest:?}");
     }
-    assert_eq!(member.reach(TUNNEL, 6000).await, Ok(6000), "the session lives");
+    assert_eq!(member.reach(TUNNEL, "db", 6000).await, Ok(6000), "the session lives");
     member.leave().await;
 }
 
@@ -427,15 +427,15 @@ fn the_lines_between_processes_keep_their_form() {
     let want = |want: Want| line(serde_json::to_value(wire::Ask { id: 1, want }).unwrap());
     assert_eq!(want(Want::Allow(target(80))), r#"{"id":1,"want":{"allow":{"host":"localhost","port":80}}}"#);
     assert_eq!(
-        want(Want::Reach { tunnel: TUNNEL, port: 80 }),
-        r#"{"id":1,"want":{"reach":{"port":80,"tunnel":"00000000-0000-0000-0000-000000000007"}}}"#
+        want(Want::Reach { tunnel: TUNNEL, service: "db".to_owned(), port: 80 }),
+        r#"{"id":1,"want":{"reach":{"port":80,"service":"db","tunnel":"00000000-0000-0000-0000-000000000007"}}}"#
     );
     assert_eq!(
         want(Want::Watch { tunnel: TUNNEL }),
         r#"{"id":1,"want":{"watch":{"tunnel":"00000000-0000-0000-0000-000000000007"}}}"#
     );
     let tell = |tell: Tell| line(serde_json::to_value(tell).unwrap());
-    assert_eq!(tell(Tell::Hello { protocol: 2 }), r#"{"hello":{"protocol":2}}"#);
+    assert_eq!(tell(Tell::Hello { protocol: 3 }), r#"{"hello":{"protocol":3}}"#);
     assert_eq!(tell(Tell::Answer { id: 1, granted: Ok(80) }), r#"{"answer":{"granted":{"Ok":80},"id":1}}"#);
     assert_eq!(
         tell(Tell::Answer { id: 1, granted: Err(ReachError::Taken) }),

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// The version of this conversation; another version is another build of `connect`.
-pub(super) const PROTOCOL: u16 = 2;
+pub(super) const PROTOCOL: u16 = 3;
 /// The longest line, in bytes.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -24,6 +24,7 @@ pub(super) enum Want {
     Allow(Target),
     Reach {
         tunnel: Uuid,
+        service: String,
         port: u16,
     },
     /// News about whether the target of one of this agent's tunnels answers.

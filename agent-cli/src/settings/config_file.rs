@@ -50,6 +50,12 @@ pub struct SavedHub {
     /// Local ports of `reach`, by service name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<String, u16>,
+    /// The static key that others know this machine's services by: both halves, base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_key: Option<String>,
+    /// The fingerprints that services answered with first, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub known_services: BTreeMap<String, String>,
 }
 
 /// This machine's identity at one hub. `Debug` shows no secret.

@@ -1,6 +1,9 @@
 //! Agents' data connections as they arrive: preface, proof, and what becomes of the socket.
 
-use domain::{access::Denied, ids::TunnelId};
+use domain::{
+    access::Denied,
+    ids::{AgentId, TunnelId},
+};
 use schemas::frames::{
     Frame, RefusalCode, StreamAccepted, StreamOpen, StreamRefused,
     preface::{BYTES_MAX, Purpose, UPGRADE, proof_text},
@@ -15,12 +18,11 @@ use uuid::Uuid;
 use wire::{
     frame_io,
     relay::{any_cancelled, relay},
-    side::Carrier,
+    side::{Carrier, Parked},
 };
 
 use super::{
-    Gateway,
-    pool::Parked,
+    Admitted, Gateway, links,
     preface::{self, Preface},
     sessions::Session,
 };
@@ -64,7 +66,7 @@ pub(crate) async fn serve(gateway: &Gateway, mut socket: Carrier) {
             }
         }
         Purpose::Reach => reach(gateway, &session, socket).await,
-        Purpose::Link => {}
+        Purpose::Link => links::begin(gateway, &session, socket),
     }
 }
 
@@ -138,8 +140,18 @@ async fn open(
     session: &Session,
     wanted: &StreamOpen,
 ) -> Result<(Carrier, [tokio_util::sync::CancellationToken; 3]), Refusal> {
+    let admitted = admit_reach(gateway, session, TunnelId::new(Uuid::from_u128(wanted.tunnel)))?;
+    let onward = StreamOpen { peer: session.host_name.clone(), ..wanted.clone() };
+    Ok((open_reach(gateway, admitted.agent, &onward).await?, admitted.tokens))
+}
+
+/// Whether a session's agent may reach a tunnel now.
+pub(crate) fn admit_reach(
+    gateway: &Gateway,
+    session: &Session,
+    tunnel: TunnelId,
+) -> Result<Admitted, Refusal> {
     let unknown = || (RefusalCode::UnknownTunnel, "no such tunnel in this workspace".to_owned());
-    let tunnel = TunnelId::new(Uuid::from_u128(wanted.tunnel));
     // The border before anything else: whether a foreign tunnel is paused is nobody's business.
     let owner = gateway
         .parts()
@@ -149,7 +161,7 @@ async fn open(
     if owner != Some(session.workspace) {
         return Err(unknown());
     }
-    let admitted = gateway.admit(tunnel).map_err(|denied| match denied {
+    gateway.admit(tunnel).map_err(|denied| match denied {
         Denied::TunnelPaused => (RefusalCode::Paused, "the tunnel is paused".to_owned()),
         Denied::ShareRevoked
         | Denied::ShareExpired
@@ -163,9 +175,18 @@ async fn open(
         | Denied::UpstreamFailed
         | Denied::UpstreamTimeout
         | Denied::NotServed => unknown(),
-    })?;
-    match gateway.open(admitted.agent, tunnel, wanted.kind, &session.host_name).await {
-        Ok(upstream) => Ok((upstream, admitted.tokens)),
+    })
+}
+
+/// Opens a stream for somebody who reaches a tunnel, on a connection of its own.
+pub(crate) async fn open_reach(
+    gateway: &Gateway,
+    agent: AgentId,
+    onward: &StreamOpen,
+) -> Result<Carrier, Refusal> {
+    let tunnel = TunnelId::new(Uuid::from_u128(onward.tunnel));
+    match gateway.open(agent, tunnel, onward.kind, &onward.peer).await {
+        Ok(upstream) => Ok(upstream),
         Err(error) => {
             let code = match error {
                 OpenError::AgentOffline => RefusalCode::AgentOffline,

@@ -2,13 +2,14 @@
 //!
 //! Reading order: [`acceptor`] (one port for everything), [`session`] (one control connection, an actor), [`greeting`]
 //! (who may hold an agent's identity), [`sessions`] (the registry and what is asked of agents), [`watchdog`] (who is
-//! cut), [`data`] and [`pool`] (data connections), [`streams`] (opening a stream; [`wire`] carries its bytes).
+//! cut), [`data`] and [`pool`] (data connections), [`links`] (many streams on one), [`streams`] (opening a stream; [`wire`] carries its bytes).
 //! Invariants: nothing an agent does or leaves undone holds up another one; every queue here has a limit in
 //! [`GatewaySettings`]; a session's facts go to the log in the order in which they happened.
 
 pub mod acceptor;
 pub mod data;
 mod greeting;
+pub(crate) mod links;
 mod pool;
 mod preface;
 pub mod session;
@@ -17,7 +18,7 @@ mod settle;
 pub mod streams;
 mod watchdog;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use domain::{
     access::Denied,
@@ -34,6 +35,7 @@ use crate::{
     clock::SharedClock,
     running::{Running, Under},
 };
+use links::Links;
 use sessions::Sessions;
 
 /// The gateway's limits. The defaults are the protocol's; tests set shorter times.
@@ -65,6 +67,8 @@ pub struct GatewaySettings {
     pub outbox_max: usize,
     /// How many tunnel states of a session wait for the log at most.
     pub states_max: usize,
+    /// How many threads carry streams; 0: one a processor.
+    pub stream_cores: usize,
     /// How many questions to one agent wait for an answer at most.
     pub questions_max: usize,
 }
@@ -88,6 +92,7 @@ impl Default for GatewaySettings {
             reach_streams_max: 4_096,
             outbox_max: 1_024,
             states_max: 1_024,
+            stream_cores: 0,
             questions_max: 256,
         }
     }
@@ -116,6 +121,7 @@ pub struct Gateway(Arc<Inner>);
 struct Inner {
     parts: Parts,
     sessions: Sessions,
+    links: Links,
     tasks: TaskTracker,
     /// No new session or stream.
     draining: CancellationToken,
@@ -132,10 +138,18 @@ impl fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// Starts the gateway's own tasks.
-    pub fn start(parts: Parts) -> Self {
+    /// Starts the gateway's own tasks and threads.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn start(parts: Parts) -> io::Result<Self> {
+        let cores = match parts.settings.stream_cores {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            cores => cores,
+        };
         let gateway = Self(Arc::new(Inner {
             sessions: Sessions::default(),
+            links: Links::start(cores)?,
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
@@ -143,7 +157,7 @@ impl Gateway {
             parts,
         }));
         gateway.spawn(watchdog::watch(gateway.clone()));
-        gateway
+        Ok(gateway)
     }
 
     /// No new session and no new stream from now on (503, `Busy`); what runs goes on.
@@ -158,7 +172,11 @@ impl Gateway {
         self.end_all(DisconnectReason::Drained);
         self.0.stopped.cancel();
         self.0.tasks.close();
-        tokio::time::timeout(limit, self.0.tasks.wait()).await.is_ok()
+        let in_time = tokio::time::timeout(limit, self.0.tasks.wait()).await.is_ok();
+        let gateway = self.clone();
+        // Joining threads blocks.
+        let _ = tokio::task::spawn_blocking(move || gateway.0.links.stop()).await;
+        in_time
     }
 
     /// Whether [`Gateway::drain`] was called.
@@ -175,6 +193,13 @@ impl Gateway {
     }
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.0.sessions
+    }
+    pub(crate) fn links(&self) -> &Links {
+        &self.0.links
+    }
+    /// Makes a task on a core of streams one of the gateway's own: awaited by [`Gateway::stop`].
+    pub(crate) fn track<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
+        self.0.tasks.track_future(task)
     }
     fn settings(&self) -> &GatewaySettings {
         &self.0.parts.settings

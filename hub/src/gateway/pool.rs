@@ -1,52 +1,10 @@
 //! A session's idle data connections, kept as plain sockets so that any runtime can adopt one.
 
-use std::{collections::VecDeque, io, net::TcpStream};
+use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use rustix::net::{RecvFlags, recv};
 use tokio::sync::oneshot;
-use wire::side::{Carrier, Duplex};
-
-/// An idle connection, of no runtime where it can be.
-#[derive(Debug)]
-pub(crate) enum Parked {
-    Plain(TcpStream),
-    Wrapped(Box<dyn Duplex>),
-}
-
-impl Parked {
-    /// # Errors
-    /// The system's.
-    pub(crate) fn park(carrier: Carrier) -> io::Result<Self> {
-        Ok(match carrier {
-            Carrier::Plain(tcp) => Self::Plain(tcp.into_std()?),
-            Carrier::Wrapped(duplex) => Self::Wrapped(duplex),
-        })
-    }
-
-    /// Adopts it on the current runtime.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(crate) fn adopt(self) -> io::Result<Carrier> {
-        Ok(match self {
-            Self::Plain(socket) => tokio::net::TcpStream::from_std(socket)?.into(),
-            Self::Wrapped(duplex) => Carrier::Wrapped(duplex),
-        })
-    }
-
-    /// An idle connection says nothing: bytes on it break the protocol, an end or error means that it is dead.
-    fn is_idle_and_alive(&self) -> bool {
-        match self {
-            Self::Plain(socket) => match recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-                Ok(_) => false,
-                Err(error) => io::Error::from(error).kind() == io::ErrorKind::WouldBlock,
-            },
-            // Found out by whoever asks it for a stream: nothing of that one's is lost.
-            Self::Wrapped(_) => true,
-        }
-    }
-}
+use wire::side::Parked;
 
 /// The pool. Who finds it empty waits in line for the next connection.
 #[derive(Debug)]
@@ -137,7 +95,10 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, net::TcpListener};
+    use std::{
+        io::Write as _,
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
 

@@ -126,7 +126,8 @@ impl Rig {
             hub_version: "0".to_owned(),
             runtime: tokio::runtime::Handle::current(),
             settings,
-        });
+        })
+        .unwrap();
         let listener = PlainListener::bind("127.0.0.1:0").unwrap();
         let app = {
             let gateway = gateway.clone();
@@ -216,6 +217,8 @@ impl Rig {
             instance: Uuid::new_v4(),
             agent_version: "1.2.3".to_owned(),
             allow_loopback: true,
+            identity: wire::sealed::handshake::Identity::generate(),
+            known: Arc::new(agent_cli::agent::trust::InMemory::default()),
         }
     }
 

@@ -6,13 +6,12 @@ use domain::ids::{AgentId, TunnelId};
 use futures_util::future::BoxFuture;
 use schemas::frames::{Frame, RefusalCode, StreamAccepted, StreamKind, StreamOpen, StreamRefused};
 use tokio::time::{Instant, timeout_at};
-use wire::{frame_io, side::Side as _};
-
-use super::{
-    Gateway,
-    pool::{Parked, Taken},
-    sessions::Session,
+use wire::{
+    frame_io,
+    side::{Parked, Side as _},
 };
+
+use super::{Gateway, pool::Taken, sessions::Session};
 use crate::streams::{OpenError, Stream, Streams};
 
 impl Streams for Gateway {
@@ -56,7 +55,7 @@ impl Streams for Gateway {
 /// The longest peer name that is passed on to the agent (characters).
 const PEER_CHARS_MAX: usize = 255;
 
-async fn next_connection(session: &Session, deadline: Instant) -> Result<Parked, OpenError> {
+pub(crate) async fn next_connection(session: &Session, deadline: Instant) -> Result<Parked, OpenError> {
     match session.pool.take() {
         Taken::Warm(socket) => Ok(socket),
         Taken::Soon(arrival) => {

@@ -90,6 +90,8 @@ fn examples() -> Vec<(String, Frame)> {
         ("http", StreamKind::Http),
         ("http2", StreamKind::Http2),
         ("udp", StreamKind::Udp),
+        ("sealed-tcp", StreamKind::SealedTcp),
+        ("sealed-udp", StreamKind::SealedUdp),
     ] {
         let open = StreamOpen { tunnel: 2, kind, peer: text("203.0.113.7:50000") };
         examples.push((format!("stream-open.{name}"), Frame::StreamOpen(open)));
@@ -250,7 +252,7 @@ fn an_unknown_kind_is_skipped_when_its_flags_allow_it_and_refused_otherwise() {
 
 #[test]
 fn a_variant_that_this_build_does_not_know_is_refused() {
-    for (kind, body) in [(5, &[6, 0, 0][..]), (18, &[2, 3]), (21, &[9, 3]), (64, &[2, 4, 0]), (66, &[6, 0])] {
+    for (kind, body) in [(5, &[6, 0, 0][..]), (18, &[2, 3]), (21, &[9, 3]), (64, &[2, 6, 0]), (66, &[6, 0])] {
         let read = Frame::decode(&framed(kind, 0, body));
         assert!(matches!(read, Err(FrameError::Body { .. })), "kind {kind}: {read:?}");
     }
@@ -306,8 +308,14 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         Just(PortOutcome::Taken),
         any_text().prop_map(PortOutcome::Failed),
     ];
-    let kind =
-        prop::sample::select(vec![StreamKind::Tcp, StreamKind::Http, StreamKind::Http2, StreamKind::Udp]);
+    let kind = prop::sample::select(vec![
+        StreamKind::Tcp,
+        StreamKind::Http,
+        StreamKind::Http2,
+        StreamKind::Udp,
+        StreamKind::SealedTcp,
+        StreamKind::SealedUdp,
+    ]);
     let hello = (any::<u16>(), any::<u16>(), any_text(), any_text(), any_text(), any_text()).prop_map(
         |(protocol_min, protocol_max, agent_id, instance, host_name, agent_version)| {
             Frame::Hello(Hello { protocol_min, protocol_max, agent_id, instance, host_name, agent_version })

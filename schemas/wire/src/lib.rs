@@ -2,7 +2,8 @@
 //! (`schemas::frames`) are agreed.
 //!
 //! Reading order: [`side`] (one end of a stream, whatever carries it), [`relay`] (bytes between two of them), [`link`]
-//! (many streams on one connection, and their way from it to a connection of their own), [`frame_io`], [`cores`].
+//! (many streams on one connection, and their way from it to a connection of their own), [`sealed`] (streams that the hub
+//! cannot read), [`frame_io`], [`cores`].
 //! Invariants: nothing here knows of tunnels' rules, of HTTP or of actors; a stream's bytes are never lost, doubled or
 //! reordered, whichever carrier has them; every buffer has a limit; an idle stream holds no buffer.
 
@@ -10,4 +11,5 @@ pub mod cores;
 pub mod frame_io;
 pub mod link;
 pub mod relay;
+pub mod sealed;
 pub mod side;

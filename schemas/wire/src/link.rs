@@ -141,7 +141,7 @@ impl Link {
             }
         }
         inner.last.set(number);
-        let shared = Rc::new(Shared::new(number));
+        let shared = Rc::new(Shared::new(number, false));
         streams.insert(number, Rc::clone(&shared));
         drop(streams);
         inner.frame(number, Kind::Open, &open_bytes(open));
@@ -355,7 +355,10 @@ impl Driver<'_> {
         let Some(shared) = inner.streams.borrow().get(&number).map(Rc::clone) else { return Ok(()) };
         match header.kind {
             Kind::Open => {}
-            Kind::Accepted => shared.accept(),
+            Kind::Accepted => {
+                shared.accept();
+                inner.count(&shared, 0);
+            }
             Kind::Refused => {
                 shared.refuse(refused_from(body)?);
                 inner.forget(number);
@@ -406,7 +409,7 @@ impl Driver<'_> {
             inner.frame(number, Kind::Refused, &refused_bytes(&refused));
             return Ok(());
         }
-        let shared = Rc::new(Shared::new(number));
+        let shared = Rc::new(Shared::new(number, true));
         inner.streams.borrow_mut().insert(number, Rc::clone(&shared));
         let stream = LinkStream::new(Rc::clone(inner), shared);
         inner.arrivals.borrow_mut().push_back(Arrival { open, stream });

@@ -100,7 +100,7 @@ pub async fn any_cancelled(tokens: impl IntoIterator<Item = CancellationToken>) 
     // Looks at a token only after that one has moved: this is polled with every piece of a stream.
     let mut waits: FuturesUnordered<_> = tokens.into_iter().map(CancellationToken::cancelled_owned).collect();
     if waits.next().await.is_none() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -76,6 +76,33 @@ pub trait Side {
 
     /// Makes the end, when this is dropped next, a reset: an orderly one would make a cut-off answer look complete.
     fn reset(&mut self);
+}
+
+impl<S: Side> Side for &mut S {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        (**self).poll_read(cx, buffer)
+    }
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        (**self).poll_write(cx, bytes)
+    }
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_flush(cx)
+    }
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_finish(cx)
+    }
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_broken(cx)
+    }
+    fn reads_from(&self) -> Option<&TcpStream> {
+        (**self).reads_from()
+    }
+    fn writes_to(&self) -> Option<&TcpStream> {
+        (**self).writes_to()
+    }
+    fn reset(&mut self) {
+        (**self).reset();
+    }
 }
 
 /// A plain socket.
@@ -308,6 +335,51 @@ impl Side for Carrier {
     fn reset(&mut self) {
         if let Self::Plain(tcp) = self {
             tcp.reset();
+        }
+    }
+}
+
+/// A connection of no runtime, where it can be: idle, or on its way to another thread.
+#[derive(Debug)]
+pub enum Parked {
+    Plain(std::net::TcpStream),
+    Wrapped(Box<dyn Duplex>),
+}
+
+impl Parked {
+    /// Takes a connection off its runtime.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn park(carrier: Carrier) -> io::Result<Self> {
+        Ok(match carrier {
+            Carrier::Plain(tcp) => Self::Plain(tcp.into_std()?),
+            Carrier::Wrapped(duplex) => Self::Wrapped(duplex),
+        })
+    }
+
+    /// Adopts it on the current runtime.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn adopt(self) -> io::Result<Carrier> {
+        Ok(match self {
+            Self::Plain(socket) => TcpStream::from_std(socket)?.into(),
+            Self::Wrapped(duplex) => Carrier::Wrapped(duplex),
+        })
+    }
+
+    /// Whether it says nothing, as an idle one does: bytes on it break the protocol, an end or error means that it is dead.
+    pub fn is_idle_and_alive(&self) -> bool {
+        match self {
+            Self::Plain(socket) => {
+                match rustix::net::recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                    Ok(_) => false,
+                    Err(error) => io::Error::from(error).kind() == io::ErrorKind::WouldBlock,
+                }
+            }
+            // Found out by whoever asks it for a stream: nothing of that one's is lost.
+            Self::Wrapped(_) => true,
         }
     }
 }

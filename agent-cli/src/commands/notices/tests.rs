@@ -6,7 +6,7 @@ use crate::{
     commands::tests::{assert_transcript, service},
 };
 
-const REASONS: [(Reason, &str); 7] = [
+const REASONS: [(Reason, &str); 9] = [
     (
         Reason::TargetUnreachable,
         "the agent cannot reach the target: localhost:5432: Connection refused (os error 111)",
@@ -16,6 +16,11 @@ const REASONS: [(Reason, &str); 7] = [
     (Reason::TunnelPaused, "the tunnel is paused"),
     (Reason::TunnelGone, "no such tunnel in this workspace"),
     (Reason::Busy, "the agent has no room for another stream"),
+    (
+        Reason::KeyChanged,
+        "the service answers with another key than before: pinned is SHA256:old, now it is SHA256:new",
+    ),
+    (Reason::Unsealed, "the exposing agent does not answer"),
     (Reason::HubUnreachable, "the hub cannot be reached: there is no session with it"),
 ];
 

@@ -13,6 +13,7 @@ fn status_shows_hub_workspace_agent_and_services() {
     broken.status_reason = Some("cannot dial [::1]:8080".to_owned());
     broken.public_url = Some("https://abc123.share.example".to_owned());
     let mut found = Found {
+        fingerprint: Some("SHA256:mVPwvezndPv/ARoIadVY98vAC0g+P/5633yTC4d/wXE".to_owned()),
         hub: "http://127.0.0.1:7070/".to_owned(),
         health: Health {
             reason: None,

@@ -59,7 +59,7 @@ fn a_dead_warm_connection_is_skipped() {
             let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             near.set_nonblocking(true).unwrap();
             let (far, _) = listener.accept().unwrap();
-            session.pool.offer(crate::gateway::pool::Parked::Plain(near));
+            session.pool.offer(wire::side::Parked::Plain(near));
             std::thread::spawn(move || {
                 use std::io::Read as _;
                 let _ = (&far).read(&mut [0; 1]);

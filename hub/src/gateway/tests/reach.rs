@@ -10,7 +10,7 @@ fn a_local_port_leads_to_a_teammates_tunnel_across_a_reconnect() {
         let (handle, other) = (hub.run(&agent).await, hub.run(&reacher).await);
         let (target, _echo) = echo().await;
         let tunnel = hub.working_tunnel(&agent, target).await;
-        let port = other.reach(tunnel.id.uuid().as_u128(), 0).await.unwrap();
+        let port = other.reach(tunnel.id.uuid().as_u128(), "db", 0).await.unwrap();
         let local = ("127.0.0.1", port.port());
         let bytes = random(1024 * 1024);
         let socket = TcpStream::connect(local).await.unwrap();
@@ -34,7 +34,7 @@ fn what_a_local_port_refuses_is_counted_by_its_reason() {
         let (handle, other) = (hub.run(&agent).await, hub.run(&reacher).await);
         let (target, echoing) = echo().await;
         let tunnel = hub.working_tunnel(&agent, target).await;
-        let port = other.reach(tunnel.id.uuid().as_u128(), 0).await.unwrap();
+        let port = other.reach(tunnel.id.uuid().as_u128(), "db", 0).await.unwrap();
         let mut refusals = port.refusals();
         let mut refused = async |reason: Reason| {
             let mut socket = TcpStream::connect(("127.0.0.1", port.port())).await.unwrap();
@@ -93,4 +93,39 @@ async fn reach_raw(hub: &Rig, welcome: &Welcome, counter: u128, tunnel: u128) ->
     let open = StreamOpen { tunnel, kind: StreamKind::Tcp, peer: String::new() };
     wire::frame_io::write(&mut socket, &Frame::StreamOpen(open)).await.unwrap();
     soon(wire::frame_io::read(&mut socket)).await.unwrap()
+}
+
+#[test]
+fn what_is_reached_is_sealed_end_to_end_and_another_key_under_the_same_name_is_refused() {
+    with_hub(GatewaySettings::default(), async |hub| {
+        let workspace = hub.workspace().await;
+        let (agent, impostor, reacher) =
+            (hub.agent(workspace).await, hub.agent(workspace).await, hub.agent(workspace).await);
+        let handles = [hub.run(&agent).await, hub.run(&impostor).await];
+        let other = hub.run(&reacher).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let real = hub.working_tunnel(&agent, listener.local_addr().unwrap()).await;
+        let (target, _echo) = echo().await;
+        let trap = hub.working_tunnel(&impostor, target).await;
+
+        let port = other.reach(real.id.uuid().as_u128(), "db", 0).await.unwrap();
+        drop(listener.accept().await.unwrap());
+        let mut client = TcpStream::connect(("127.0.0.1", port.port())).await.unwrap();
+        let (mut at_target, _) = soon(listener.accept()).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(soon(at_target.read_u8()).await.unwrap(), b'x');
+
+        // The same name leads to another agent now, as a hub that wants to read along would have it.
+        let port = other.reach(trap.id.uuid().as_u128(), "db", 0).await.unwrap();
+        let mut refusals = port.refusals();
+        let mut client = TcpStream::connect(("127.0.0.1", port.port())).await.unwrap();
+        assert!(was_reset(&ended(&mut client).await));
+        let refused = soon(refusals.wait_for(|refusals| refusals.contains_key(&Reason::KeyChanged))).await;
+        let words = refused.unwrap()[&Reason::KeyChanged].words.clone();
+        assert!(words.contains("SHA256:") && words.contains("another key"), "{words}");
+        for handle in handles {
+            handle.stop().await;
+        }
+        other.stop().await;
+    });
 }

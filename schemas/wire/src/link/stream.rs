@@ -26,6 +26,9 @@ pub(super) struct Shared {
     /// How much may be sent.
     credit: Cell<u32>,
     carried: Cell<u64>,
+    was_busy: Cell<bool>,
+    /// The other side opened it or has accepted it.
+    is_known: Cell<bool>,
     in_end: Cell<Option<InEnd>>,
     out_end: Cell<bool>,
     broken: Cell<bool>,
@@ -36,6 +39,7 @@ pub(super) struct Shared {
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
     watcher: RefCell<Option<Waker>>,
+    opener: RefCell<Option<Waker>>,
 }
 
 #[derive(Default)]
@@ -67,9 +71,12 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(number: u32) -> Self {
+    /// A stream that the other side already knows, or will.
+    pub(super) fn new(number: u32, is_known: bool) -> Self {
         Self {
             number,
+            was_busy: Cell::new(false),
+            is_known: Cell::new(is_known),
             inbox: RefCell::default(),
             credit: Cell::new(WINDOW_BYTES),
             carried: Cell::new(0),
@@ -82,12 +89,28 @@ impl Shared {
             reader: RefCell::default(),
             writer: RefCell::default(),
             watcher: RefCell::default(),
+            opener: RefCell::default(),
         }
+    }
+
+    async fn opened(&self) -> Result<(), Option<StreamRefused>> {
+        std::future::poll_fn(|cx| {
+            match &*self.opened.borrow() {
+                Opened::Accepted => return Poll::Ready(Ok(())),
+                Opened::Refused(refused) => return Poll::Ready(Err(Some(refused.clone()))),
+                Opened::Waiting if self.broken.get() => return Poll::Ready(Err(None)),
+                Opened::Waiting => {}
+            }
+            wait(&self.opener, cx);
+            Poll::Pending
+        })
+        .await
     }
 
     pub(super) fn accept(&self) {
         *self.opened.borrow_mut() = Opened::Accepted;
-        wake(&self.watcher);
+        self.is_known.set(true);
+        wake(&self.opener);
     }
 
     pub(super) fn refuse(&self, refused: StreamRefused) {
@@ -125,7 +148,7 @@ impl Shared {
 
     pub(super) fn break_off(&self) {
         self.broken.set(true);
-        for waker in [&self.reader, &self.writer, &self.watcher] {
+        for waker in [&self.reader, &self.writer, &self.watcher, &self.opener] {
             wake(waker);
         }
     }
@@ -151,11 +174,13 @@ impl Shared {
         true
     }
 
-    /// Counts; whether it has just become busy.
+    /// Counts; whether it has just become busy. Only a stream that the other side is known to know is: a connection for
+    /// it could overtake its opening.
     pub(super) fn count(&self, bytes: u64, busy_after: u64) -> bool {
-        let before = self.carried.get();
-        self.carried.set(before + bytes);
-        before < busy_after && before + bytes >= busy_after
+        self.carried.set(self.carried.get() + bytes);
+        let is_busy = self.is_known.get() && !self.was_busy.get() && self.carried.get() >= busy_after;
+        self.was_busy.set(self.was_busy.get() || is_busy);
+        is_busy
     }
 
     /// Neither direction has anything more to say on the link, and no connection for the stream is awaited.
@@ -224,17 +249,22 @@ impl LinkStream {
     /// # Errors
     /// `Some`: it was refused; `None`: the link or the stream broke before.
     pub async fn opened(&self) -> Result<(), Option<StreamRefused>> {
-        std::future::poll_fn(|cx| {
-            match &*self.shared.opened.borrow() {
-                Opened::Accepted => return Poll::Ready(Ok(())),
-                Opened::Refused(refused) => return Poll::Ready(Err(Some(refused.clone()))),
-                Opened::Waiting if self.shared.broken.get() => return Poll::Ready(Err(None)),
-                Opened::Waiting => {}
+        self.shared.opened().await
+    }
+
+    /// Tells the opener of `back` when this stream, which leads on from it, was accepted.
+    pub fn accepts(&self, back: &Self) -> impl Future<Output = ()> + 'static {
+        let (forth, link, number) = (Rc::clone(&self.shared), Rc::clone(&back.link), back.shared.number);
+        async move {
+            if forth.opened().await.is_ok() {
+                link.frame(number, Kind::Accepted, &[]);
             }
-            wait(&self.shared.watcher, cx);
-            Poll::Pending
-        })
-        .await
+        }
+    }
+
+    /// Whether the link or the other side has broken it off.
+    pub fn is_broken(&self) -> bool {
+        self.shared.broken.get()
     }
 
     /// Why the other side refused it, if it did.

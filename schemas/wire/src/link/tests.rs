@@ -189,7 +189,15 @@ fn a_link_that_leaves_ends_with_its_last_stream() {
 fn a_stream_is_named_busy_once() {
     on_one_thread(async {
         let rig = rig(64, 100);
+        let mut eager = rig.hub.open(&open()).unwrap();
+        write(&mut eager, &[1; 200]).await.unwrap();
+        // Its opening may still be on the way.
+        assert!(rig.hub.busy().is_empty());
+        rig.agent.arrival().await.unwrap().stream.accept();
+        eager.opened().await.unwrap();
+        assert_eq!(rig.hub.busy(), [eager.number()]);
         let (mut here, mut there) = rig.stream().await;
+        here.opened().await.unwrap();
         write(&mut here, &[1; 60]).await.unwrap();
         assert!(rig.hub.busy().is_empty());
         read(&mut there, &mut [0; 100]).await.unwrap();

@@ -1,0 +1,472 @@
+//! Streams that the hub carries and cannot read: `reach`, end to end between two agents.
+//!
+//! Two agents shake hands once (Noise XX, [`handshake`]): each learns the other's static key and both a secret that only
+//! they have. Every stream between them takes keys of its own from that secret, the tunnel's id and a counter that is
+//! good once, so opening a stream costs no asymmetric work, and a hub that leads a stream to another tunnel, plays it
+//! twice or changes a byte is noticed. The first record comes from the exposing side: until it is there and right,
+//! nothing of the client's is sent.
+//!
+//! A stream begins with [`Opening`]; after it each direction is records: `{flag and length u32, AES-256-GCM sealed bytes
+//! and tag}`, big-endian, the header authenticated with them, the nonce the record's number. The last record of a direction
+//! says so: a cut-off stream is a broken one, never a short one.
+
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
+
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf,
+};
+
+use crate::side::Side;
+
+pub mod handshake;
+
+/// What one record holds at most (bytes).
+const RECORD_BYTES_MAX: usize = 64 * 1024;
+const HEADER_BYTES: usize = 4;
+const TAG_BYTES: usize = 16;
+/// The header's bit that says: nothing follows.
+const LAST: u32 = 1 << 31;
+/// The first byte of an answer that is no record: the session is unknown.
+const UNKNOWN_SESSION: u8 = 0xff;
+
+/// A session between two agents, as both know it.
+pub struct Session {
+    id: [u8; 16],
+    secret: hkdf::Prk,
+    /// The other side's static key.
+    pub peer: PublicKey,
+}
+
+/// A static X25519 key of an agent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl PublicKey {
+    /// As people compare it: `SHA256:` and the hash in base64, like ssh's.
+    pub fn fingerprint(&self) -> String {
+        use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+        let hash = ring::digest::digest(&ring::digest::SHA256, &self.0);
+        format!("SHA256:{}", STANDARD_NO_PAD.encode(hash))
+    }
+}
+
+impl std::fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.fingerprint())
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// Who seals with which key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The agent whose client connected.
+    Reaching,
+    /// The agent that has the target.
+    Exposing,
+}
+
+impl Session {
+    /// The two sides' secret, from what the handshake carried under its encryption: `hash` binds it to that handshake.
+    fn new(hash: &[u8], secrets: &[u8], peer: PublicKey) -> Self {
+        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, hash).extract(secrets);
+        let mut id = [0; 16];
+        expand(&secret, &[b"pconnect session id"], &mut id);
+        Self { id, secret, peer }
+    }
+
+    /// By what both sides name it.
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// One end of stream `counter` to `tunnel`.
+    pub fn stream<S: Side>(&self, side: S, part: Part, tunnel: u128, counter: u64) -> Sealed<S> {
+        let key = |of: Part| {
+            let mut key = [0; 32];
+            let direction: &[u8] = match of {
+                Part::Reaching => b"reaching",
+                Part::Exposing => b"exposing",
+            };
+            let info = [
+                b"pconnect stream".as_slice(),
+                &self.id,
+                &tunnel.to_be_bytes(),
+                &counter.to_be_bytes(),
+                direction,
+            ];
+            expand(&self.secret, &info, &mut key);
+            LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).expect("the key has the algorithm's length"))
+        };
+        let (own, other) = match part {
+            Part::Reaching => (key(Part::Reaching), key(Part::Exposing)),
+            Part::Exposing => (key(Part::Exposing), key(Part::Reaching)),
+        };
+        Sealed::new(side, own, other)
+    }
+}
+
+fn expand(secret: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) {
+    struct Length(usize);
+    impl hkdf::KeyType for Length {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    secret
+        .expand(info, Length(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .expect("a few dozen bytes are far below HKDF's limit");
+}
+
+/// How a stream begins, from the reaching side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// A handshake follows, then the session's stream 0.
+    Handshake,
+    /// A stream of a session that both sides know.
+    Resume { session: [u8; 16], counter: u64 },
+}
+
+impl Opening {
+    /// As it is sent.
+    pub fn bytes(self) -> Vec<u8> {
+        match self {
+            Self::Handshake => vec![1],
+            Self::Resume { session, counter } => {
+                let mut bytes = vec![2];
+                bytes.extend_from_slice(&session);
+                bytes.extend_from_slice(&counter.to_be_bytes());
+                bytes
+            }
+        }
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// The stream's; [`io::ErrorKind::InvalidData`] for what is none.
+    pub async fn read(side: &mut impl Side) -> io::Result<Self> {
+        let mut kind = [0];
+        read_exact(side, &mut kind).await?;
+        match kind {
+            [1] => Ok(Self::Handshake),
+            [2] => {
+                let (mut session, mut counter) = ([0; 16], [0; 8]);
+                read_exact(side, &mut session).await?;
+                read_exact(side, &mut counter).await?;
+                Ok(Self::Resume { session, counter: u64::from_be_bytes(counter) })
+            }
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// Tells the reaching side that its session is not known (any longer).
+///
+/// # Errors
+/// The stream's.
+pub async fn say_unknown(side: &mut impl Side) -> io::Result<()> {
+    write_all(side, &[UNKNOWN_SESSION]).await?;
+    std::future::poll_fn(|cx| side.poll_finish(cx)).await
+}
+
+/// Reads exactly `bytes`.
+///
+/// # Errors
+/// The stream's; an end before.
+pub async fn read_exact(side: &mut impl Side, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let read = std::future::poll_fn(|cx| side.poll_read(cx, bytes)).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes = &mut bytes[read..];
+    }
+    Ok(())
+}
+
+/// Writes all of `bytes` and sends them.
+///
+/// # Errors
+/// The stream's.
+pub async fn write_all(side: &mut impl Side, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::future::poll_fn(|cx| side.poll_write(cx, bytes)).await?;
+        bytes = &bytes[written..];
+    }
+    std::future::poll_fn(|cx| side.poll_flush(cx)).await
+}
+
+/// What the exposing side's first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Greeted {
+    /// It has the keys.
+    Known,
+    /// It does not know the session: shake hands anew.
+    Unknown,
+}
+
+/// An end of a sealed stream over any other side.
+pub struct Sealed<S> {
+    side: S,
+    own: Numbered,
+    other: Numbered,
+    /// Sealed and not yet written, from `out_at` on.
+    out: Vec<u8>,
+    out_at: usize,
+    out_ended: bool,
+    /// Read and not yet opened.
+    sealed: Vec<u8>,
+    /// Opened and not yet taken, from `plain_at` on.
+    plain: Vec<u8>,
+    plain_at: usize,
+    in_ended: bool,
+}
+
+impl<S> std::fmt::Debug for Sealed<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sealed").field("in_ended", &self.in_ended).finish_non_exhaustive()
+    }
+}
+
+/// A key and the number of its next record.
+struct Numbered {
+    key: LessSafeKey,
+    next: u64,
+}
+
+impl Numbered {
+    fn nonce(&mut self) -> io::Result<Nonce> {
+        let number = self.next;
+        self.next = number.checked_add(1).ok_or(io::ErrorKind::InvalidData)?;
+        let mut nonce = [0; NONCE_LEN];
+        nonce[NONCE_LEN - 8..].copy_from_slice(&number.to_be_bytes());
+        Ok(Nonce::assume_unique_for_key(nonce))
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the stream was changed on its way")
+}
+
+impl<S: Side> Sealed<S> {
+    fn new(side: S, own: LessSafeKey, other: LessSafeKey) -> Self {
+        Self {
+            side,
+            own: Numbered { key: own, next: 0 },
+            other: Numbered { key: other, next: 0 },
+            out: Vec::new(),
+            out_at: 0,
+            out_ended: false,
+            sealed: Vec::new(),
+            plain: Vec::new(),
+            plain_at: 0,
+            in_ended: false,
+        }
+    }
+
+    /// What carries the stream.
+    pub fn into_side(self) -> S {
+        self.side
+    }
+
+    /// The exposing side's first, empty record: it proves that it has the keys.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub async fn greet(&mut self) -> io::Result<()> {
+        self.seal(&[], 0)?;
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Waits for the exposing side's first record.
+    ///
+    /// # Errors
+    /// The stream's; [`io::ErrorKind::InvalidData`]: somebody on the way changed it.
+    pub async fn greeted(&mut self) -> io::Result<Greeted> {
+        let mut header = [0; HEADER_BYTES];
+        read_exact(&mut self.side, &mut header[..1]).await?;
+        if header[0] == UNKNOWN_SESSION {
+            return Ok(Greeted::Unknown);
+        }
+        read_exact(&mut self.side, &mut header[1..]).await?;
+        self.sealed.extend_from_slice(&header);
+        let mut tag = [0; TAG_BYTES];
+        if u32::from_be_bytes(header) as usize != TAG_BYTES {
+            return Err(broken());
+        }
+        read_exact(&mut self.side, &mut tag).await?;
+        self.sealed.extend_from_slice(&tag);
+        self.open_one()?;
+        Ok(Greeted::Known)
+    }
+
+    /// Seals one record behind what waits to be written.
+    fn seal(&mut self, bytes: &[u8], flag: u32) -> io::Result<()> {
+        let length = u32::try_from(bytes.len() + TAG_BYTES).expect("a record is short");
+        let header = (length | flag).to_be_bytes();
+        self.out.extend_from_slice(&header);
+        let at = self.out.len();
+        self.out.extend_from_slice(bytes);
+        let nonce = self.own.nonce()?;
+        let tag = self
+            .own
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::from(header), &mut self.out[at..])
+            .map_err(|_| broken())?;
+        self.out.extend_from_slice(tag.as_ref());
+        Ok(())
+    }
+
+    /// Writes what is sealed.
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.out_at < self.out.len() {
+            let written = ready!(self.side.poll_write(cx, &self.out[self.out_at..]))?;
+            self.out_at += written;
+        }
+        self.out.clear();
+        self.out_at = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Opens the first record of `sealed` if it is whole; whether it was.
+    fn open_one(&mut self) -> io::Result<bool> {
+        let Some(header) = self.sealed.first_chunk::<HEADER_BYTES>().copied() else { return Ok(false) };
+        let word = u32::from_be_bytes(header);
+        let length = (word & !LAST) as usize;
+        if !(TAG_BYTES..=RECORD_BYTES_MAX + TAG_BYTES).contains(&length) {
+            return Err(broken());
+        }
+        let end = HEADER_BYTES + length;
+        if self.sealed.len() < end {
+            return Ok(false);
+        }
+        let nonce = self.other.nonce()?;
+        let record = &mut self.sealed[HEADER_BYTES..end];
+        let plain = self.other.key.open_in_place(nonce, Aad::from(header), record).map_err(|_| broken())?;
+        self.plain.extend_from_slice(plain);
+        self.sealed.drain(..end);
+        self.in_ended = word & LAST != 0;
+        if self.in_ended && !self.sealed.is_empty() {
+            return Err(broken());
+        }
+        Ok(true)
+    }
+}
+
+impl<S: Side> Side for Sealed<S> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let held = &self.plain[self.plain_at..];
+            if !held.is_empty() {
+                let taken = held.len().min(buffer.len());
+                buffer[..taken].copy_from_slice(&held[..taken]);
+                self.plain_at += taken;
+                if self.plain_at == self.plain.len() {
+                    self.plain_at = 0;
+                    self.plain.clear();
+                    self.plain.shrink_to(IDLE_BYTES_KEPT);
+                }
+                return Poll::Ready(Ok(taken));
+            }
+            if self.in_ended {
+                return Poll::Ready(Ok(0));
+            }
+            if self.open_one()? {
+                continue;
+            }
+            // Sealed bytes arrive in the caller's buffer: it is there already, and written over below.
+            let read = match self.side.poll_read(cx, buffer) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => {
+                    if self.sealed.is_empty() {
+                        self.sealed.shrink_to(IDLE_BYTES_KEPT);
+                    }
+                    return Poll::Pending;
+                }
+            };
+            if read == 0 {
+                // Without the last record it is cut off.
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.sealed.extend_from_slice(&buffer[..read]);
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_out(cx))?;
+        let taken = bytes.len().min(RECORD_BYTES_MAX);
+        self.seal(&bytes[..taken], 0)?;
+        // What the side does not take now leaves with the next write or flush.
+        if let Poll::Ready(result) = self.poll_out(cx) {
+            result?;
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_out(cx))?;
+        self.out.shrink_to(IDLE_BYTES_KEPT);
+        self.side.poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.out_ended {
+            self.out_ended = true;
+            self.seal(&[], LAST)?;
+        }
+        ready!(self.poll_out(cx))?;
+        ready!(self.side.poll_flush(cx))?;
+        self.side.poll_finish(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.side.poll_broken(cx)
+    }
+
+    fn reset(&mut self) {
+        self.side.reset();
+    }
+}
+
+/// A stream that waits keeps no more room than this (bytes).
+const IDLE_BYTES_KEPT: usize = 512;
+
+/// Which counters of a session were used: each opens one stream. They may overtake each other by less than the window.
+#[derive(Debug, Default)]
+pub struct Used {
+    highest: u64,
+    /// Bit `n`: `highest - n`.
+    seen: u128,
+}
+
+impl Used {
+    /// Takes a counter; `false`: it was used, or is too old to know.
+    pub fn take(&mut self, counter: u64) -> bool {
+        if self.seen == 0 || counter > self.highest {
+            let ahead = counter - if self.seen == 0 { counter } else { self.highest };
+            self.seen = if ahead >= 128 { 0 } else { self.seen << ahead } | 1;
+            self.highest = counter;
+            return true;
+        }
+        let behind = self.highest - counter;
+        if behind >= 128 || self.seen >> behind & 1 == 1 {
+            return false;
+        }
+        self.seen |= 1 << behind;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
