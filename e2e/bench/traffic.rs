@@ -126,10 +126,9 @@ fn bulk(hub: &Hub, server: &Machine, laptop: &Machine) {
         })
         .collect();
     for (way, (name, _)) in ways.iter().enumerate() {
-        let of = |pick: &dyn Fn(&Vec<(f64, f64)>) -> f64| median(passes.iter().map(pick).collect());
-        let rate = of(&|pass| pass[way].0) * 8.0 / number(SECONDS) / 1e9;
-        let ratio = of(&|pass| pass[way].0 / pass[0].0);
-        let seconds = of(&|pass| pass[way].1);
+        let rate = median(passes.iter().map(|pass| pass[way].0).collect()) * 8.0 / number(SECONDS) / 1e9;
+        let ratio = median(passes.iter().map(|pass| pass[way].0 / pass[0].0).collect());
+        let seconds = median(passes.iter().map(|pass| pass[way].1).collect());
         println!("| {name} | {rate:.1} | {ratio:.2} | {seconds:.2} |");
     }
 }
