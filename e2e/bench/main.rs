@@ -17,6 +17,8 @@ use e2e::{
 };
 use serde_json::json;
 
+mod traffic;
+
 const PASSES: usize = 3;
 const PGBENCH_SECONDS: &str = "10";
 const REDIS_REQUESTS: &str = "100000";
@@ -32,14 +34,16 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         [] => {
+            traffic::traffic();
             databases();
             commands();
         }
+        ["traffic"] => traffic::traffic(),
         ["databases"] => databases(),
         ["commands"] => commands(),
         ["big-log", data, share_id] => big_log(Path::new(data), share_id),
         _ => {
-            eprintln!("usage: bench [databases | commands | big-log DATA SHARE-ID]");
+            eprintln!("usage: bench [traffic | databases | commands | big-log DATA SHARE-ID]");
             std::process::exit(2);
         }
     }

@@ -141,6 +141,11 @@ impl Hub {
         succeeds(Command::new("cp").arg("-a").arg(data).arg(self.data()));
     }
 
+    /// The process, as the system numbers it.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Resident memory, in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.process.resident_bytes()

@@ -41,6 +41,16 @@ impl Nginx {
         Self::start("location / { return 200 'ok'; }", &[])
     }
 
+    /// Passes every request on to a target, over connections that are kept.
+    #[track_caller]
+    pub fn proxying(target: SocketAddr) -> Self {
+        let location = format!(
+            "location / {{ access_log off; proxy_pass http://target; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}\n    \
+             upstream target {{ server {target}; keepalive 256; keepalive_requests 1000000;"
+        );
+        Self::start(&location, &[])
+    }
+
     #[track_caller]
     fn start(location: &str, files: &[(&str, &[u8])]) -> Self {
         let folder = tempfile::Builder::new().prefix("pc-nginx-").tempdir().expect("a temporary folder");

@@ -119,7 +119,7 @@ async fn run(gateway: &Gateway, local: &Rc<Local>, session: &Arc<Session>, carri
                 gateway.clone().track(async move { reach(&gateway, &local, &session, arrival).await }),
             );
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     let ended = async {
         tokio::select! {

@@ -11,7 +11,9 @@
 //! says so: a cut-off stream is a broken one, never a short one.
 
 use std::{
+    cell::RefCell,
     io,
+    ops::Range,
     task::{Context, Poll, ready},
 };
 
@@ -225,11 +227,13 @@ pub struct Sealed<S> {
     out: Vec<u8>,
     out_at: usize,
     out_ended: bool,
-    /// Read and not yet opened.
-    sealed: Vec<u8>,
-    /// Opened and not yet taken, from `plain_at` on.
-    plain: Vec<u8>,
-    plain_at: usize,
+    /// Read: of constant length while there is anything in it.
+    inbox: Vec<u8>,
+    /// Where the first record begins that was not opened, and where what was read ends.
+    at: usize,
+    filled: usize,
+    /// Opened in place and not yet taken.
+    plain: Range<usize>,
     in_ended: bool,
 }
 
@@ -268,9 +272,10 @@ impl<S: Side> Sealed<S> {
             out: Vec::new(),
             out_at: 0,
             out_ended: false,
-            sealed: Vec::new(),
-            plain: Vec::new(),
-            plain_at: 0,
+            inbox: Vec::new(),
+            at: 0,
+            filled: 0,
+            plain: 0..0,
             in_ended: false,
         }
     }
@@ -300,14 +305,13 @@ impl<S: Side> Sealed<S> {
             return Ok(Greeted::Unknown);
         }
         read_exact(&mut self.side, &mut header[1..]).await?;
-        self.sealed.extend_from_slice(&header);
-        let mut tag = [0; TAG_BYTES];
         if u32::from_be_bytes(header) as usize != TAG_BYTES {
             return Err(broken());
         }
+        let mut tag = [0; TAG_BYTES];
         read_exact(&mut self.side, &mut tag).await?;
-        self.sealed.extend_from_slice(&tag);
-        self.open_one()?;
+        let nonce = self.other.nonce()?;
+        self.other.key.open_in_place(nonce, Aad::from(header), &mut tag).map_err(|_| broken())?;
         Ok(Greeted::Known)
     }
 
@@ -339,67 +343,108 @@ impl<S: Side> Sealed<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Opens the first record of `sealed` if it is whole; whether it was.
-    fn open_one(&mut self) -> io::Result<bool> {
-        let Some(header) = self.sealed.first_chunk::<HEADER_BYTES>().copied() else { return Ok(false) };
-        let word = u32::from_be_bytes(header);
-        let length = (word & !LAST) as usize;
+    /// The first record's header and its end in `inbox`, once the header is there.
+    fn record(&self) -> io::Result<Option<([u8; HEADER_BYTES], usize)>> {
+        let Some(header) = self.inbox[self.at..self.filled].first_chunk::<HEADER_BYTES>().copied() else {
+            return Ok(None);
+        };
+        let length = (u32::from_be_bytes(header) & !LAST) as usize;
         if !(TAG_BYTES..=RECORD_BYTES_MAX + TAG_BYTES).contains(&length) {
             return Err(broken());
         }
-        let end = HEADER_BYTES + length;
-        if self.sealed.len() < end {
+        Ok(Some((header, self.at + HEADER_BYTES + length)))
+    }
+
+    /// Opens the first record if it is whole; whether it was.
+    fn open_one(&mut self) -> io::Result<bool> {
+        let Some((header, end)) = self.record()? else { return Ok(false) };
+        if self.filled < end {
             return Ok(false);
         }
         let nonce = self.other.nonce()?;
-        let record = &mut self.sealed[HEADER_BYTES..end];
-        let plain = self.other.key.open_in_place(nonce, Aad::from(header), record).map_err(|_| broken())?;
-        self.plain.extend_from_slice(plain);
-        self.sealed.drain(..end);
-        self.in_ended = word & LAST != 0;
-        if self.in_ended && !self.sealed.is_empty() {
+        let begin = self.at + HEADER_BYTES;
+        let record = &mut self.inbox[begin..end];
+        let length =
+            self.other.key.open_in_place(nonce, Aad::from(header), record).map_err(|_| broken())?.len();
+        self.plain = begin..begin + length;
+        self.at = end;
+        self.in_ended = u32::from_be_bytes(header) & LAST != 0;
+        if self.in_ended && self.at < self.filled {
             return Err(broken());
         }
         Ok(true)
     }
+
+    /// Reads on: in bulk exactly to the end of the record and the next one's header, so that nothing has to be moved.
+    fn poll_in(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.at == self.filled {
+            (self.at, self.filled) = (0, 0);
+        } else if self.at > 0 {
+            self.inbox.copy_within(self.at..self.filled, 0);
+            (self.at, self.filled) = (0, self.filled - self.at);
+        }
+        let target = match self.record()? {
+            Some((_, end)) => end + HEADER_BYTES,
+            None => INBOX_BYTES,
+        };
+        if self.inbox.is_empty() {
+            self.inbox = take_inbox();
+        }
+        let read = ready!(self.side.poll_read(cx, &mut self.inbox[self.filled..target]))?;
+        self.filled += read;
+        Poll::Ready(Ok(read))
+    }
+}
+
+/// A whole record and the header of the next one.
+const INBOX_BYTES: usize = RECORD_BYTES_MAX + TAG_BYTES + 2 * HEADER_BYTES;
+/// Inboxes that a thread keeps for the next stream.
+const SPARE_MAX: usize = 16;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_inbox() -> Vec<u8> {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; INBOX_BYTES])
+}
+
+fn give_back(inbox: Vec<u8>) {
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_MAX && !inbox.is_empty() {
+            spare.push(inbox);
+        }
+    });
 }
 
 impl<S: Side> Side for Sealed<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            let held = &self.plain[self.plain_at..];
-            if !held.is_empty() {
-                let taken = held.len().min(buffer.len());
-                buffer[..taken].copy_from_slice(&held[..taken]);
-                self.plain_at += taken;
-                if self.plain_at == self.plain.len() {
-                    self.plain_at = 0;
-                    self.plain.clear();
-                    self.plain.shrink_to(IDLE_BYTES_KEPT);
-                }
+            if !self.plain.is_empty() {
+                let taken = self.plain.len().min(buffer.len());
+                let end = self.plain.start + taken;
+                buffer[..taken].copy_from_slice(&self.inbox[self.plain.start..end]);
+                self.plain.start = end;
                 return Poll::Ready(Ok(taken));
             }
             if self.in_ended {
                 return Poll::Ready(Ok(0));
             }
-            if self.open_one()? {
+            if !self.inbox.is_empty() && self.open_one()? {
                 continue;
             }
-            // Sealed bytes arrive in the caller's buffer: it is there already, and written over below.
-            let read = match self.side.poll_read(cx, buffer) {
-                Poll::Ready(read) => read?,
+            match self.poll_in(cx) {
+                // Without the last record it is cut off.
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    if self.sealed.is_empty() {
-                        self.sealed.shrink_to(IDLE_BYTES_KEPT);
+                    if self.filled == 0 {
+                        give_back(std::mem::take(&mut self.inbox));
                     }
                     return Poll::Pending;
                 }
-            };
-            if read == 0 {
-                // Without the last record it is cut off.
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            self.sealed.extend_from_slice(&buffer[..read]);
         }
     }
 

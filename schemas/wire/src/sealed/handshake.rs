@@ -66,6 +66,7 @@ fn builder() -> Builder<'static> {
     Builder::new(PATTERN.parse().expect("the pattern is a constant"))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
 fn refused(error: snow::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the handshake was changed on its way: {error}"))
 }
