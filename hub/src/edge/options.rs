@@ -38,6 +38,8 @@ pub struct EdgeOptions {
     pub keep_alive_ms: u64,
     pub visitor_stall_ms: u64,
     pub upstream_timeout_ms: u64,
+    /// How long a request waits for an agent that has just gone; 0: not at all.
+    pub agent_wait_ms: u64,
     /// How long a connection to a target is kept without a request.
     pub upstream_idle_ms: u64,
     /// Kept connections to one share's target, and to all, per core.
@@ -71,6 +73,7 @@ impl Default for EdgeOptions {
             keep_alive_ms: 75_000,
             visitor_stall_ms: 120_000,
             upstream_timeout_ms: 60_000,
+            agent_wait_ms: 2_000,
             upstream_idle_ms: 30_000,
             upstream_idle_per_share: 256,
             upstream_idle_max: 1_024,

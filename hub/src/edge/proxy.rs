@@ -14,7 +14,9 @@ use domain::{
 };
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
-    header::{ACCEPT, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, TRANSFER_ENCODING, USER_AGENT},
+    header::{
+        ACCEPT, CONNECTION, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, TRANSFER_ENCODING, USER_AGENT,
+    },
     uri::PathAndQuery,
 };
 use http_body::Body as _;
@@ -24,14 +26,19 @@ use projections::{catalog::ShareKey, routes::Entry};
 
 use super::{
     banner,
+    body::VisitorBody,
+    conn::Flaws,
+    connection::ConnCtx,
     exchange::{Answer, Busy, Exchange, Flow, Guard, Proxied},
+    grpc,
     headers::{self, ForwardedFor, Seen},
     options::{PublicPlace, PublicRequest},
     page::{self, Refusal},
     recorder::Visit,
     route::{self, Head, Place},
-    server::{ConnCtx, Core},
-    upstream::{Lane, Upload, Upstream},
+    server::Core,
+    upload::{self, Gate, Upload},
+    upstream::{Hold, Upstream},
 };
 use crate::{limits, secrets::sha256};
 
@@ -44,13 +51,17 @@ mod send;
 pub(super) async fn serve(
     core: Rc<Core>,
     ctx: Rc<ConnCtx>,
-    request: Request<Incoming>,
+    request: Request<VisitorBody>,
 ) -> Result<Response<Answer>, Infallible> {
-    let has_fragment = ctx.state.begin_request();
+    let mut flaws = ctx.state.begin_request();
     let busy = Busy(Arc::clone(&ctx.state));
     let (parts, body) = request.into_parts();
+    if headers::has_odd_coding(&parts.headers) {
+        flaws = Flaws(flaws.0 | Flaws::LENGTHS.0);
+    }
     let accept = parts.headers.get(ACCEPT).cloned();
-    let mut visitor = Visitor { core, ctx, parts, accept, has_fragment };
+    let is_call = grpc::is_call(parts.version, &parts.headers);
+    let mut visitor = Visitor { core, ctx, parts, accept, is_call, flaws };
     Ok(visitor.answer(busy, body).await)
 }
 
@@ -61,7 +72,9 @@ struct Visitor {
     parts: http::request::Parts,
     /// What answers of our own are chosen by; the other headers move on to the target.
     accept: Option<HeaderValue>,
-    has_fragment: bool,
+    /// A gRPC call.
+    is_call: bool,
+    flaws: Flaws,
 }
 
 /// A share that a request was led to, with everything that the parse of its head gave.
@@ -74,6 +87,13 @@ struct Found {
     prefix: String,
     /// Where this request is sent: a browser's navigation in path form.
     origin: Option<String>,
+}
+
+/// Where a request that passed the checks is on its way.
+struct Way<'a> {
+    found: &'a Found,
+    created: &'a ShareCreated,
+    exchange: &'a Rc<Exchange>,
 }
 
 /// An answer of the edge itself about a share.
@@ -91,7 +111,7 @@ impl From<Denied> for Own {
 }
 
 impl Visitor {
-    async fn answer(&mut self, busy: Busy, body: Incoming) -> Response<Answer> {
+    async fn answer(&mut self, busy: Busy, body: VisitorBody) -> Response<Answer> {
         let head = Head {
             method: &self.parts.method,
             uri: &self.parts.uri,
@@ -106,6 +126,9 @@ impl Visitor {
                 return self.refuse(&refusal, Guard::Busy(busy));
             }
         };
+        if self.is_ambiguous() && !matches!(routed.place, Place::Link { .. } | Place::Slug { .. }) {
+            return self.refuse(&Refusal::ambiguous_head(), Guard::Busy(busy));
+        }
         let routes = &self.core.shared.deps.routes;
         let found = match routed.place {
             Place::Nothing => return self.refuse(&Refusal::not_found(), Guard::Busy(busy)),
@@ -128,7 +151,15 @@ impl Visitor {
                         prefix: format!("/shared/{token}"),
                         origin: self
                             .is_navigation()
-                            .then(|| route::slug_origin(&routed.host, slug, base, &options.scheme))
+                            .then(|| {
+                                route::slug_origin(
+                                    &routed.host,
+                                    slug,
+                                    base,
+                                    &options.scheme,
+                                    self.ctx.peer.is_secure,
+                                )
+                            })
                             .flatten(),
                         share,
                     }
@@ -171,7 +202,7 @@ impl Visitor {
     }
 
     /// Answers a request to a share, and has it recorded.
-    async fn visit(&mut self, found: Found, busy: Busy, body: Incoming) -> Response<Answer> {
+    async fn visit(&mut self, found: Found, busy: Busy, body: VisitorBody) -> Response<Answer> {
         let share = Arc::clone(&found.share);
         let Some(created) = &share.state.created else { return self.unknown_share(busy) };
         let Some(slot) = self.core.shared.deps.recorder.admit() else {
@@ -181,12 +212,11 @@ impl Visitor {
         let visit = self.visit_of(created.workspace_id, created.share_id, created.tunnel_id, &found.path);
         let exchange = Exchange::new(Rc::clone(&self.core), busy, slot, visit);
         *self.ctx.exchange.borrow_mut() = Rc::downgrade(&exchange);
-        let lane = match self.check(&found, created) {
-            Ok(lane) => lane,
-            Err(own) => return self.own(own, exchange).await,
+        let answered = match self.check(&found, created, &exchange).await {
+            Ok(()) => self.proxy(&found, created, &exchange, body).await,
+            Err(own) => Err(own),
         };
-        *exchange.lane.borrow_mut() = Some(Rc::clone(&lane));
-        match self.proxy(&found, created, &lane, &exchange, body).await {
+        match answered {
             Ok(response) => response,
             Err(own) => self.own(own, exchange).await,
         }
@@ -211,12 +241,14 @@ impl Visitor {
     }
 
     fn forwarded(&self) -> Rc<ForwardedFor> {
-        let mut known = self.ctx.forwarded.borrow_mut();
+        let peer = &self.ctx.peer;
+        let mut known = peer.forwarded.borrow_mut();
         if let Some(known) = known.as_ref() {
             return Rc::clone(known);
         }
         let proxies = &self.core.shared.options.trusted_proxies;
-        let fresh = Rc::new(ForwardedFor::new(self.ctx.peer, &self.parts.headers, proxies));
+        let scheme = if peer.is_secure { "https" } else { "http" };
+        let fresh = Rc::new(ForwardedFor::new(peer.ip, scheme, &self.parts.headers, proxies));
         if fresh.is_fixed() {
             *known = Some(Rc::clone(&fresh));
         }
@@ -228,25 +260,34 @@ impl Visitor {
         &mut self,
         found: &Found,
         created: &ShareCreated,
-        lane: &Rc<Lane>,
         exchange: &Rc<Exchange>,
-        body: Incoming,
+        body: VisitorBody,
     ) -> Result<Response<Answer>, Own> {
         let is_websocket = headers::wants_websocket(&self.parts.headers) && body.is_end_stream();
         let upgrade = is_websocket.then(|| self.parts.extensions.remove::<OnUpgrade>()).flatten();
         let wants_document = self.core.shared.options.banner
             && banner::asks_for_document(&self.parts.method, &self.parts.headers);
-        let (request, shown_banner) =
-            self.request(found, created, lane, exchange, body, upgrade.is_some(), wants_document)?;
-        let (response, upstream) = self.send(lane, exchange, request).await?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(upgrade) = upgrade else { return Err(Denied::UpstreamFailed.into()) };
-            return self.switch(exchange, response, upstream, upgrade).await;
-        }
+        let (mut request, shown_banner) =
+            self.request(found, created, exchange, body, upgrade.is_some(), wants_document)?;
+        let way = Way { found, created, exchange };
+        let (response, hold) = if self.is_call {
+            let (response, lease) = self.send_call(&way, request).await?;
+            (response, Hold::Shared(lease))
+        } else {
+            self.listen_to_interim(exchange, &mut request);
+            let (response, upstream) = self.send(&way, request).await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let Some(upgrade) = upgrade else { return Err(Denied::UpstreamFailed.into()) };
+                return self.switch(exchange, response, upstream, upgrade).await;
+            }
+            (response, Hold::Alone(upstream))
+        };
+        send::interim_left(exchange).await;
+        let lane = exchange.lane().ok_or(Denied::UpstreamFailed)?;
         let (mut parts, incoming) = response.into_parts();
         parts.version = Version::HTTP_11;
         headers::drop_hop_by_hop(&mut parts.headers);
-        let seen = Seen { prefix: &found.prefix, target: &lane.target };
+        let seen = Seen { prefix: &found.prefix, target: &lane.origin };
         seen.rewrite(&mut parts.headers);
         if !found.prefix.is_empty() {
             guard_link(&mut parts.headers);
@@ -259,19 +300,20 @@ impl Visitor {
             incoming,
             ahead: VecDeque::new(),
             is_complete: false,
-            upstream: Some(upstream),
+            upstream: Some(hold),
+            is_grpc: self.is_call,
             injector: None,
             flow: Flow::Streaming,
         });
         if wants_document && let Some(coding) = banner::document_coding(parts.status, &parts.headers) {
-            self.prepare_banner(coding, &mut parts.headers, &mut proxied, lane).await?;
+            self.prepare_banner(coding, &mut parts.headers, &mut proxied, &lane).await?;
         }
         exchange.decide(parts.status, None);
         if proxied.incoming.is_end_stream() && proxied.ahead.is_empty() {
-            if let Some(upstream) = proxied.upstream.take()
+            if let Some(Hold::Alone(upstream)) = proxied.upstream.take()
                 && exchange.upload.done.get()
             {
-                self.core.keep(lane, upstream);
+                self.core.keep(&lane, upstream);
             }
             if !exchange.finish_head().await {
                 return Ok(self.refuse(&Refusal::cannot_log(), Guard::Exchange(Rc::clone(exchange))));
@@ -283,14 +325,12 @@ impl Visitor {
     }
 
     /// The request as the target gets it, and whether the visitor holds a document with a banner.
-    #[expect(clippy::too_many_arguments, reason = "one caller; a struct for it would only rename them")]
     fn request(
         &mut self,
         found: &Found,
         created: &ShareCreated,
-        lane: &Lane,
         exchange: &Rc<Exchange>,
-        body: Incoming,
+        body: VisitorBody,
         is_upgrade: bool,
         wants_document: bool,
     ) -> Result<(Request<Upload>, bool), Own> {
@@ -298,15 +338,23 @@ impl Visitor {
         if limit != 0 && body.size_hint().lower() > limit {
             return Err(too_large());
         }
+        let lane = exchange.lane().ok_or(Denied::UpstreamFailed)?;
         let forwarded = self.forwarded();
         let mut headers = std::mem::take(&mut self.parts.headers);
         let is_chunked = headers.contains_key(TRANSFER_ENCODING);
         headers::drop_hop_by_hop(&mut headers);
-        let host = headers.remove(HOST);
+        let mut host = headers.remove(HOST);
+        if self.parts.version == Version::HTTP_2 {
+            headers::join_cookies(&mut headers);
+            let authority = self.parts.uri.authority();
+            host = authority.and_then(|named| HeaderValue::from_str(named.as_str()).ok()).or(host);
+        }
         forwarded.set(&mut headers, host.as_ref());
-        headers::set_host(&mut headers, lane.host.clone());
         if created.allowed_methods.is_some() {
             headers::drop_method_overrides(&mut headers);
+        }
+        if created.allowed_paths.is_some() {
+            headers::drop_path_overrides(&mut headers);
         }
         if is_upgrade {
             headers::set_websocket(&mut headers);
@@ -317,39 +365,52 @@ impl Visitor {
             exchange.upload.done.set(true);
             Upload::Empty
         } else {
-            if is_chunked {
+            if !self.is_call && (is_chunked || body.size_hint().exact().is_none()) {
                 // Said in so many words: hyper would take a GET of unknown length for one without a body.
                 headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
-            Upload::Stream {
-                incoming: body,
+            let gate = (!self.is_call && headers::expects_continue(&headers)).then(Arc::<Gate>::default);
+            exchange.upload.gate.replace(gate.clone());
+            Upload::Stream(Box::new(upload::Stream {
+                body,
                 progress: Rc::clone(&exchange.upload),
                 conn: Arc::clone(&exchange.conn),
                 bytes_max: limit,
-            }
+                gate,
+                is_owed: !self.is_call,
+            }))
         };
         let mut request = Request::new(upload);
         *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = self.uri(found)?;
+        if self.is_call {
+            *request.version_mut() = Version::HTTP_2;
+            *request.uri_mut() = lane.absolute(self.uri(found)?).map_err(|_| Denied::BadRequest)?;
+        } else {
+            headers::set_host(&mut headers, lane.host.clone());
+            *request.uri_mut() = Uri::from(self.uri(found)?);
+        }
         *request.headers_mut() = headers;
         Ok((request, shown_banner))
     }
 
     /// The visitor's own bytes after the link prefix.
-    fn uri(&self, found: &Found) -> Result<Uri, Own> {
+    fn uri(&self, found: &Found) -> Result<PathAndQuery, Own> {
         let whole = self.parts.uri.path_and_query();
         if found.prefix.is_empty()
             && let Some(whole) = whole
         {
-            return Ok(Uri::from(whole.clone()));
+            return Ok(whole.clone());
         }
         let text = match self.parts.uri.query() {
             Some(query) => format!("{}?{query}", found.path),
             None => found.path.clone(),
         };
-        PathAndQuery::from_maybe_shared(Bytes::from(text))
-            .map(Uri::from)
-            .map_err(|_| Denied::BadRequest.into())
+        PathAndQuery::from_maybe_shared(Bytes::from(text)).map_err(|_| Denied::BadRequest.into())
+    }
+
+    /// Whether somebody else could read another request in the same bytes.
+    fn is_ambiguous(&self) -> bool {
+        self.flaws.has(Flaws::LENGTHS) || self.flaws.has(Flaws::BARE_LF)
     }
 
     /// The target agreed to a WebSocket: from here on bytes are only carried.
@@ -388,7 +449,7 @@ impl Visitor {
             }
             Own::Refused(denied, refusal) => {
                 exchange.decide(refusal.status, Some(denied));
-                page::refusal(&refusal, self.accept.as_ref(), self.core.request_id())
+                self.page(&refusal)
             }
             Own::Answered(response) => {
                 exchange.decide(response.status(), None);
@@ -403,8 +464,19 @@ impl Visitor {
     }
 
     fn refuse(&self, refusal: &Refusal, guard: Guard) -> Response<Answer> {
-        page::refusal(refusal, self.accept.as_ref(), self.core.request_id())
-            .map(|body| Answer::Own(Some(body), guard))
+        self.page(refusal).map(|body| Answer::Own(Some(body), guard))
+    }
+
+    fn page(&self, refusal: &Refusal) -> Response<Bytes> {
+        if self.is_call {
+            return grpc::refusal(refusal);
+        }
+        let mut page = page::refusal(refusal, self.accept.as_ref(), self.core.request_id());
+        if self.is_ambiguous() {
+            // What follows on this connection may be part of a request, or the next one: nobody knows.
+            page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        page
     }
 
     fn unknown_share(&self, busy: Busy) -> Response<Answer> {
@@ -431,7 +503,7 @@ impl Visitor {
         place: PublicPlace,
         token: String,
         busy: Busy,
-        body: Incoming,
+        body: VisitorBody,
     ) -> Response<Answer> {
         let Ok(body) = Limited::new(body, PUBLIC_BODY_BYTES_MAX).collect().await else {
             let refusal =
