@@ -20,9 +20,10 @@ pub(super) enum VisitorBody {
 /// Why it broke off.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
-    #[error(transparent)]
+    #[error("the HTTP/1 request broke off")]
     Http1(#[from] hyper::Error),
-    #[error(transparent)]
+    // A source, so that hyper finds the visitor's reason and gives it to the target.
+    #[error("the HTTP/2 request broke off")]
     Http2(#[from] h2::Error),
 }
 

@@ -44,8 +44,6 @@ const BACKLOG: i32 = 1_024;
 const LINGER_MS: u64 = 2_000;
 /// How long a document's first bytes are waited for before it passes without a banner.
 const SNIFF_MS: u64 = 2_000;
-/// How long an HTTP/2 visitor is silent before he is asked whether he is there; after twice that he is gone.
-const SILENCE_MS: u64 = 30_000;
 /// How long a target may leave `Expect: 100-continue` unanswered before the body is sent all the same (RFC 9110, section
 /// 10.1.1: not indefinitely).
 const EXPECT_MS: u64 = 1_000;
@@ -190,7 +188,7 @@ impl Core {
                 head: options.ticks(options.head_timeout_ms),
                 stall: options.ticks(options.visitor_stall_ms),
                 linger: options.ticks(LINGER_MS),
-                silence: options.ticks(SILENCE_MS),
+                silence: options.ticks(options.silence_ms),
                 upstream: options.ticks(options.upstream_timeout_ms),
                 sniff: options.ticks(SNIFF_MS),
                 expect: options.ticks(EXPECT_MS),

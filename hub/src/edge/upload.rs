@@ -108,7 +108,7 @@ impl Drop for Stream {
 pub(super) enum UploadError {
     #[error("the request's body is longer than the hub allows")]
     TooLarge,
-    #[error(transparent)]
+    #[error("the visitor's body did not come to its end")]
     Visitor(#[from] BodyError),
 }
 

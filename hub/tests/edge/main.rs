@@ -1,11 +1,16 @@
 //! The share edge from outside: a visitor's socket on one side, the target's on the other, the log underneath.
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
+mod h2_side;
 mod harness;
 
 mod bytes_intact;
 mod ends;
+mod grpc;
 mod heads;
+mod http2;
+mod http2_abuse;
+mod interim;
 mod links;
 mod records;
 mod refusals;
