@@ -7,11 +7,13 @@ use std::{
 
 use crate::{ports, process::Process, wait::SOON, wait::eventually};
 
+mod haproxy;
 mod nginx;
 mod postgres;
 mod redis;
 mod understood;
 
+pub use haproxy::Haproxy;
 pub use nginx::{Logged, Nginx};
 pub use postgres::Postgres;
 pub use redis::Redis;

@@ -89,6 +89,8 @@ impl Flaws {
     pub(super) const LENGTHS: Self = Self(2);
     /// A line ends without a carriage return.
     pub(super) const BARE_LF: Self = Self(4);
+    /// It does not say for certain which host it is for.
+    pub(super) const HOST: Self = Self(8);
 
     pub(super) fn has(self, flaw: Self) -> bool {
         self.0 & flaw.0 != 0

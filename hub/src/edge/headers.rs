@@ -82,12 +82,21 @@ pub(super) fn drop_hop_by_hop(headers: &mut HeaderMap) {
     let trailers =
         headers.contains_key(TE) && tokens(headers, &TE).any(|te| te.eq_ignore_ascii_case("trailers"));
     // One look at each name is cheaper than eight searches in the map; most messages have one of these or none.
-    while let Some(name) = headers.keys().find(|name| HOP_BY_HOP.contains(name)).cloned() {
+    let is_one = |name: &&HeaderName| HOP_BY_HOP.contains(name) || is_framing_alias(name);
+    while let Some(name) = headers.keys().find(is_one).cloned() {
         remove(headers, &name);
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Whether some targets would read the name as one that says how long a body is.
+fn is_framing_alias(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    ["content-length", "transfer-encoding"].iter().any(|known| {
+        name.len() == known.len() && memchr::memchr(b'_', name).is_some() && is_alike(name, known)
+    })
 }
 
 fn remove(headers: &mut HeaderMap, name: &HeaderName) {

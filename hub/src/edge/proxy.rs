@@ -123,6 +123,7 @@ impl Visitor {
             Ok(routed) => routed,
             Err(bad) => {
                 let refusal = Refusal::new(StatusCode::BAD_REQUEST, "bad_request", bad.to_string());
+                self.flaws = Flaws(self.flaws.0 | Flaws::HOST.0);
                 return self.refuse(&refusal, Guard::Busy(busy));
             }
         };
@@ -410,7 +411,7 @@ impl Visitor {
 
     /// Whether somebody else could read another request in the same bytes.
     fn is_ambiguous(&self) -> bool {
-        self.flaws.has(Flaws::LENGTHS) || self.flaws.has(Flaws::BARE_LF)
+        self.flaws.has(Flaws::LENGTHS) || self.flaws.has(Flaws::BARE_LF) || self.flaws.has(Flaws::HOST)
     }
 
     /// The target agreed to a WebSocket: from here on bytes are only carried.

@@ -84,7 +84,10 @@ fn an_error_in_trailers_only_arrives_as_it_is() {
         upload.send_data(message("x"), true).unwrap();
         let response = open.0.await.unwrap();
         assert!(response.body().is_end_stream(), "there is nothing but the head");
-        assert_eq!((&response.headers()["grpc-status"], &response.headers()["grpc-message"]), (&"9".parse().unwrap(), &"not now".parse().unwrap()));
+        assert_eq!(
+            (&response.headers()["grpc-status"], &response.headers()["grpc-message"]),
+            (&"9".parse().unwrap(), &"not now".parse().unwrap())
+        );
     });
 }
 

@@ -105,7 +105,9 @@ pub(crate) async fn rest(mut body: RecvStream) -> Result<(Vec<u8>, Option<Header
 }
 
 /// A target that speaks HTTP/2: `answer` runs for every request, on a runtime of the target's own.
-pub(crate) fn target<F>(answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + 'static) -> SocketAddr
+pub(crate) fn target<F>(
+    answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + 'static,
+) -> SocketAddr
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -288,7 +290,8 @@ impl ByHand {
     /// The next frame of a kind.
     pub(crate) fn expect(&mut self, kind: u8) -> Frame {
         loop {
-            let frame = self.next().unwrap_or_else(|| panic!("the connection ended before a frame of kind {kind}"));
+            let frame =
+                self.next().unwrap_or_else(|| panic!("the connection ended before a frame of kind {kind}"));
             if frame.kind == kind {
                 return frame;
             }

@@ -110,7 +110,8 @@ fn bodies_of_every_size_arrive_byte_for_byte_in_both_directions() {
                     let mut left = sent;
                     while !left.is_empty() {
                         upload.reserve_capacity(left.len());
-                        let room = std::future::poll_fn(|cx| upload.poll_capacity(cx)).await.unwrap().unwrap();
+                        let room =
+                            std::future::poll_fn(|cx| upload.poll_capacity(cx)).await.unwrap().unwrap();
                         upload.send_data(left.split_to(room), false).unwrap();
                     }
                     upload.send_data(Bytes::new(), true).unwrap();
@@ -401,9 +402,11 @@ fn a_host_that_differs_from_the_authority_is_refused() {
     let rig = Rig::new(answering(|head, _| ok(head.path())));
     rig.block_on(async {
         let visitor = Visitor::to(&rig).await;
-        for (host, status) in
-            [("elsewhere.example", 400), ("abcd2345efgh.localhost", 400), (visitor.request("GET", "/").uri().authority().unwrap().as_str(), 200)]
-        {
+        for (host, status) in [
+            ("elsewhere.example", 400),
+            ("abcd2345efgh.localhost", 400),
+            (visitor.request("GET", "/").uri().authority().unwrap().as_str(), 200),
+        ] {
             let mut request = visitor.request("GET", "/");
             request.headers_mut().insert("host", host.parse().unwrap());
             let whole = visitor.start(request).await.whole().await;
@@ -422,7 +425,8 @@ fn is_malformed(rig: &Rig, lines: impl Fn(&ByHand) -> Vec<u8>, body: Option<&str
     if let Some(body) = body {
         visitor.send(frame(DATA, END_STREAM, 1, body.as_bytes()));
     }
-    let told = std::iter::from_fn(|| visitor.next()).find(|frame| [RST_STREAM, GOAWAY, DATA].contains(&frame.kind));
+    let told =
+        std::iter::from_fn(|| visitor.next()).find(|frame| [RST_STREAM, GOAWAY, DATA].contains(&frame.kind));
     told.is_some_and(|frame| frame.kind != DATA && frame.reason() == PROTOCOL_ERROR)
 }
 
