@@ -7,12 +7,14 @@ use std::{
 
 use crate::{ports, process::Process, wait::SOON, wait::eventually};
 
+mod grpc;
 mod haproxy;
 mod nginx;
 mod postgres;
 mod redis;
 mod understood;
 
+pub use grpc::Grpc;
 pub use haproxy::Haproxy;
 pub use nginx::{Logged, Nginx};
 pub use postgres::Postgres;

@@ -228,3 +228,29 @@ fn page(refusal: &Refusal, request_id: &str) -> String {
         .expect("a string takes everything");
     html
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreachable_target_is_told_in_words_that_do_not_say_where_it_is() {
+        for (why, expected) in [
+            ("db.internal:3000: Connection refused (os error 111)", "refused the connection"),
+            ("db.internal:3000: it does not answer within 5 seconds", "in time"),
+            ("db.internal:3000: Connection timed out (os error 110)", "in time"),
+            (
+                "db.internal:3000: failed to lookup address information: Name or service not known",
+                "was not found",
+            ),
+            ("db.internal:3000: the name has no address", "was not found"),
+            ("db.internal:443: invalid peer certificate: Expired", "encrypted connection"),
+            ("db.internal:3000: No route to host (os error 113)", "did not answer"),
+        ] {
+            let refusal = Refusal::unreachable(why);
+            assert_eq!((refusal.status.as_u16(), refusal.code), (502, "upstream_failed"));
+            assert!(refusal.message.contains(expected), "{why}: {}", refusal.message);
+            assert!(!refusal.message.contains("db.internal"), "{}", refusal.message);
+        }
+    }
+}

@@ -4,10 +4,13 @@
 mod h2_side;
 mod harness;
 
+mod agent_away;
+mod banner_matrix;
 mod bytes_intact;
 mod ends;
 mod grpc;
 mod heads;
+mod hosts;
 mod http2;
 mod http2_abuse;
 mod interim;
