@@ -48,6 +48,7 @@ impl Scene {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "compared with what another process read from its clock")]
 fn now() -> f64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later than 1970");
     now.as_secs_f64()

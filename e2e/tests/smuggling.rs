@@ -62,7 +62,7 @@ fn holds_against(backend: SocketAddr, log: impl Fn() -> Vec<Logged>) {
                 let host = host.as_str();
                 scope.spawn(move || -> Vec<(usize, Answers)> {
                     let own = CASES.iter().enumerate().skip(lane).step_by(LANES);
-                    own.map(|(number, case)| (number, send(edge, case.bytes(number, host)))).collect()
+                    own.map(|(number, case)| (number, send(edge, &case.bytes(number, host)))).collect()
                 })
             })
             .collect();
@@ -122,11 +122,11 @@ fn count(paths: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
 }
 
 /// Sends a message and takes whatever comes back, until the connection is closed or nothing more comes.
-fn send(edge: SocketAddr, message: Vec<u8>) -> Answers {
+fn send(edge: SocketAddr, message: &[u8]) -> Answers {
     let mut stream = TcpStream::connect(edge).expect("the edge listens");
     stream.set_read_timeout(Some(SILENCE)).expect("a timeout can be set");
     // Whoever refuses early may close early.
-    let _ = stream.write_all(&message);
+    let _ = stream.write_all(message);
     let mut bytes = Vec::new();
     let mut buffer = [0; 4_096];
     let closed = loop {

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{ports, process::Process, wait::SOON, wait::eventually};
 
+mod bodies;
 mod grpc;
 mod haproxy;
 mod nginx;
@@ -14,6 +15,7 @@ mod postgres;
 mod redis;
 mod understood;
 
+pub use bodies::Bodies;
 pub use grpc::Grpc;
 pub use haproxy::Haproxy;
 pub use nginx::{Logged, Nginx};

@@ -1,32 +1,65 @@
 //! A look at the bytes of a request head for what hyper's parser takes or mends without a word: pure.
 //!
-//! hyper's parser decides what a request is. This one line at a time only says which heads another reader could read
-//! differently, so that they are refused. A head behind the body of a pipelined request is not seen here, and gets
-//! what hyper makes of it.
+//! hyper's parser decides what a request is. This one, line by line, only says which heads another reader could read
+//! differently, so that they are refused. A head that came together with what was before it is not seen here, and gets
+//! what hyper makes of it: a body's end, too, is hyper's to find.
 
 use super::conn::Flaws;
 
-/// The longest name that is looked for, with its colon.
-const NAME_BYTES: usize = b"transfer-encoding:".len();
+/// A name that is looked for, its colon, and a length.
+const START_BYTES: usize = 40;
+/// What a head ends with.
+const EMPTY_LINE: [u8; 4] = *b"\r\n\r\n";
 
 /// Where in a head we are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct HeadScan {
     /// The beginning of the line.
-    start: [u8; NAME_BYTES],
+    start: [u8; START_BYTES],
     /// How long the line is so far, without its end.
     len: usize,
-    /// The last byte.
-    last: u8,
+    /// The last bytes.
+    last: [u8; 4],
     /// The request line has been read.
     in_headers: bool,
     /// Header lines that say how long the body is.
     lengths: u8,
-    /// The head is complete.
+    /// What the first of them said.
+    length: u64,
+    /// The head is complete, or is not looked at.
     done: bool,
+    /// Bytes behind the head.
+    beyond: u64,
+}
+
+impl Default for HeadScan {
+    fn default() -> Self {
+        Self {
+            start: [0; START_BYTES],
+            len: 0,
+            last: EMPTY_LINE,
+            in_headers: false,
+            lengths: 0,
+            length: 0,
+            done: false,
+            beyond: 0,
+        }
+    }
 }
 
 impl HeadScan {
+    /// For the head behind this one. Its first bytes may have come already: then it is not looked at.
+    pub(super) fn next(&self) -> Self {
+        let is_at_start = self.beyond == self.length || self.last == EMPTY_LINE;
+        Self { done: !is_at_start, ..Self::default() }
+    }
+
+    /// Takes note of what comes behind a head.
+    pub(super) fn pass(&mut self, bytes: &[u8]) {
+        self.beyond += bytes.len() as u64;
+        self.keep_last(bytes);
+    }
+
     /// Reads on; what is wrong with what was read.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Flaws {
         let mut flaws = 0;
@@ -38,10 +71,11 @@ impl HeadScan {
             if !self.in_headers && memchr::memchr(b'#', line).is_some() {
                 flaws |= Flaws::FRAGMENT.0;
             }
-            let Some(end) = end else { break };
+            let Some(end) = end else { return Flaws(flaws) };
             rest = &rest[end + 1..];
             flaws |= self.end_line();
         }
+        self.pass(rest);
         Flaws(flaws)
     }
 
@@ -51,12 +85,19 @@ impl HeadScan {
             room[..len].copy_from_slice(&line[..len]);
         }
         self.len += line.len();
-        self.last = line.last().copied().unwrap_or(self.last);
+        self.keep_last(line);
+    }
+
+    fn keep_last(&mut self, bytes: &[u8]) {
+        let new = &bytes[bytes.len().saturating_sub(4)..];
+        self.last.rotate_left(new.len());
+        self.last[4 - new.len()..].copy_from_slice(new);
     }
 
     fn end_line(&mut self) -> u8 {
         let mut flaws = 0;
-        let has_return = self.len > 0 && self.last == b'\r';
+        let has_return = self.len > 0 && self.last[3] == b'\r';
+        self.keep_last(b"\n");
         if !has_return {
             flaws |= Flaws::BARE_LF.0;
         }
@@ -76,12 +117,26 @@ impl HeadScan {
         flaws
     }
 
-    fn says_length(&self) -> bool {
-        let start = &self.start[..self.len.min(NAME_BYTES)];
-        let is = |name: &[u8]| start.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    fn says_length(&mut self) -> bool {
+        let start = &self.start[..self.len.min(START_BYTES)];
+        let behind = |name: &[u8]| {
+            let (lead, rest) = start.split_at_checked(name.len())?;
+            lead.eq_ignore_ascii_case(name).then_some(rest)
+        };
         match start.first() {
-            Some(b'c' | b'C') => is(b"content-length:"),
-            Some(b't' | b'T') => is(b"transfer-encoding:"),
+            Some(b'c' | b'C') => {
+                let Some(length) = behind(b"content-length:") else { return false };
+                let length = std::str::from_utf8(length).ok().and_then(|text| text.trim().parse().ok());
+                self.length = length.unwrap_or(u64::MAX);
+                true
+            }
+            Some(b't' | b'T') => {
+                let is_coding = behind(b"transfer-encoding:").is_some();
+                if is_coding {
+                    self.length = u64::MAX;
+                }
+                is_coding
+            }
             Some(_) | None => false,
         }
     }
@@ -112,6 +167,25 @@ mod tests {
             "GET / HTT",
         ] {
             assert_eq!(flaws(head), Flaws::default(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_head_is_looked_at_when_nothing_of_it_has_come() {
+        let flawed = b"GET / HTTP/1.1\nHost: a\r\n\r\n";
+        for (first, behind, is_seen) in [
+            ("GET / HTTP/1.1\r\n\r\n", "", true),
+            ("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhel", "lo", true),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n", "a\r\n0\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\n\r\n", "GET /next", false),
+            ("GET / HTTP/1.1\r\n\r\nGET /next", "", false),
+            ("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloG", "", false),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG", "", false),
+        ] {
+            let mut scan = HeadScan::default();
+            assert_eq!(scan.read(first.as_bytes()), Flaws::default());
+            scan.pass(behind.as_bytes());
+            assert_eq!(scan.next().read(flawed) != Flaws::default(), is_seen, "{first:?}");
         }
     }
 

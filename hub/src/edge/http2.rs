@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
         match state.cut() {
             Cut::Not => {}
             Cut::Stalled => return Poll::Ready(None),
-            cut => {
+            cut @ (Cut::SlowHead | Cut::Idle | Cut::Flood | Cut::Revoked | Cut::Hub) => {
                 self.connection.abrupt_shutdown(farewell(cut));
                 // As much of it as the socket takes at once.
                 let _ = self.connection.poll_closed(cx);

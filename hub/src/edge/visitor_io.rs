@@ -84,9 +84,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> VisitorIo<S> {
             let is_silent = seen.is_empty();
             let read = {
                 let mut reading = std::pin::pin!(self.read_buf(&mut seen));
-                std::future::poll_fn(|cx| match reading.as_mut().poll(cx) {
-                    Poll::Pending if is_silent && gives_up() => Poll::Ready(Ok(0)),
-                    polled => polled,
+                std::future::poll_fn(|cx| {
+                    let polled = reading.as_mut().poll(cx);
+                    if polled.is_pending() && is_silent && gives_up() {
+                        return Poll::Ready(Ok(0));
+                    }
+                    polled
                 })
                 .await
             };
@@ -206,12 +209,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for VisitorIo<S> {
                 if !bytes.is_empty() {
                     if this.state.is(Phase::Idle) {
                         this.state.enter(Phase::Head);
-                        *scan = HeadScan::default();
+                        *scan = scan.next();
                     }
                     this.state.note(scan.read(bytes));
                 }
             }
-            Reading::Http1(_) => this.state.read_while_busy(),
+            Reading::Http1(scan) => {
+                scan.pass(bytes);
+                this.state.read_while_busy();
+            }
             Reading::Http2(meter) => {
                 this.state.hear();
                 meter.read(bytes, &this.state);
