@@ -18,7 +18,7 @@ use futures_util::task::AtomicWaker;
 use http::Response;
 use parking_lot::Mutex;
 
-use super::metrics::Metrics;
+use super::{metrics::Metrics, trailers::Trailing};
 
 /// What the connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +122,8 @@ pub(super) struct ConnState {
     /// Informational answers on their way to the visitor, before the final one.
     interim: Mutex<VecDeque<Response<()>>>,
     has_interim: AtomicBool,
+    /// HTTP/1.1: trailers on their way to the visitor.
+    pub(super) trailing: Trailing,
     waker: AtomicWaker,
     /// A stream's connection.
     parent: Option<Arc<ConnState>>,
@@ -160,6 +162,7 @@ impl ConnState {
             flaws: AtomicU8::new(0),
             interim: Mutex::default(),
             has_interim: AtomicBool::new(false),
+            trailing: Trailing::default(),
             waker: AtomicWaker::new(),
             parent,
             metrics,

@@ -27,6 +27,7 @@ use super::{
     page::Refusal,
     recorder::{Ack, Outcome, Running, Slot, Visit},
     server::Core,
+    trailers,
     upload::Progress,
     upstream::{Hold, Lane},
 };
@@ -257,8 +258,20 @@ pub(super) struct Proxied {
     pub upstream: Option<Hold>,
     /// A gRPC call: what breaks it off is told in its trailers.
     pub is_grpc: bool,
+    pub trailers: Trailers,
     pub injector: Option<Box<Injector>>,
     pub flow: Flow,
+}
+
+/// How trailers reach the visitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trailers {
+    /// As the last frame of the body (HTTP/2).
+    Frame,
+    /// By the socket, behind the last chunk (HTTP/1.1).
+    Socket,
+    /// Not at all (HTTP/1.0).
+    Dropped,
 }
 
 #[derive(Debug)]
@@ -340,12 +353,12 @@ impl Proxied {
                     let frame = frame.take();
                     self.flow = Flow::Over;
                     let failed = (!durable).then_some(Err(AnswerError::CannotLog));
-                    return Poll::Ready(failed.or(frame.map(Ok)));
+                    return Poll::Ready(failed.or_else(|| self.last(frame).map(Ok)));
                 }
                 Flow::Ended(frame) => {
                     let frame = frame.take();
                     self.flow = Flow::Over;
-                    return Poll::Ready(frame.map(Ok));
+                    return Poll::Ready(self.last(frame).map(Ok));
                 }
                 Flow::Streaming => {}
             }
@@ -413,6 +426,21 @@ impl Proxied {
             self.injector = None;
         }
         Frame::data(out)
+    }
+
+    /// The last frame as it leaves. Trailers leave as the visitor's protocol has it.
+    fn last(&self, frame: Option<Frame<Bytes>>) -> Option<Frame<Bytes>> {
+        let mut trailers = match frame?.into_trailers() {
+            Ok(trailers) => trailers,
+            Err(data) => return Some(data),
+        };
+        trailers::clean(&mut trailers);
+        match self.trailers {
+            Trailers::Frame => return Some(Frame::trailers(trailers)),
+            Trailers::Socket => self.exchange.conn.trailing.leave(&trailers),
+            Trailers::Dropped => {}
+        }
+        None
     }
 
     /// The answer ends before its end.

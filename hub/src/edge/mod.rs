@@ -21,6 +21,7 @@ mod proxy;
 
 mod exchange;
 mod multiplexed;
+mod trailers;
 mod upload;
 mod upstream;
 

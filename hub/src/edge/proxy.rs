@@ -4,7 +4,7 @@
 //! path, rate, proxied. Tokens of what the request runs under are taken before `Routes` is asked, so that an end that
 //! comes in between is seen by one of the two.
 
-use std::{collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use domain::{
@@ -13,38 +13,35 @@ use domain::{
     share::{Share, ShareCreated},
 };
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
-    header::{
-        ACCEPT, CONNECTION, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, TRANSFER_ENCODING, USER_AGENT,
-    },
-    uri::PathAndQuery,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY, USER_AGENT},
 };
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use projections::{catalog::ShareKey, routes::Entry};
 
 use super::{
     banner,
     body::VisitorBody,
-    conn::Flaws,
+    conn::{ConnState, Cut, Flaws},
     connection::ConnCtx,
-    exchange::{Answer, Busy, Exchange, Flow, Guard, Proxied},
+    exchange::{Answer, Busy, Exchange, Flow, Guard, Proxied, Trailers},
     grpc,
     headers::{self, ForwardedFor, Seen},
-    options::{PublicPlace, PublicRequest},
-    page::{self, Refusal},
+    options::PublicPlace,
+    page::Refusal,
     recorder::Visit,
     route::{self, Head, Place},
     server::Core,
-    upload::{self, Gate, Upload},
     upstream::{Hold, Upstream},
 };
-use crate::{limits, secrets::sha256};
+use crate::secrets::sha256;
 
 mod checks;
 mod document;
+mod own;
 mod relay;
+mod request;
 mod send;
 
 /// Answers one request.
@@ -62,7 +59,20 @@ pub(super) async fn serve(
     let accept = parts.headers.get(ACCEPT).cloned();
     let is_call = grpc::is_call(parts.version, &parts.headers);
     let mut visitor = Visitor { core, ctx, parts, accept, is_call, flaws };
+    trailers_left(&visitor.ctx.state).await;
     Ok(visitor.answer(busy, body).await)
+}
+
+/// Waits until the trailers of the answer before have left: they must not find anything behind them.
+async fn trailers_left(state: &ConnState) {
+    if !state.trailing.is_set() {
+        return;
+    }
+    std::future::poll_fn(|cx| {
+        state.register(cx);
+        if state.trailing.is_set() && state.cut() == Cut::Not { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
 }
 
 /// A request's head and where it came from.
@@ -303,6 +313,12 @@ impl Visitor {
             is_complete: false,
             upstream: Some(hold),
             is_grpc: self.is_call,
+            trailers: match self.parts.version {
+                Version::HTTP_2 => Trailers::Frame,
+                // There is no place for them but behind a last chunk.
+                Version::HTTP_11 if !parts.headers.contains_key(CONTENT_LENGTH) => Trailers::Socket,
+                _ => Trailers::Dropped,
+            },
             injector: None,
             flow: Flow::Streaming,
         });
@@ -323,90 +339,6 @@ impl Visitor {
             return Ok(Response::from_parts(parts, Answer::Own(None, guard)));
         }
         Ok(Response::from_parts(parts, Answer::Proxied(proxied)))
-    }
-
-    /// The request as the target gets it, and whether the visitor holds a document with a banner.
-    fn request(
-        &mut self,
-        found: &Found,
-        created: &ShareCreated,
-        exchange: &Rc<Exchange>,
-        body: VisitorBody,
-        is_upgrade: bool,
-        wants_document: bool,
-    ) -> Result<(Request<Upload>, bool), Own> {
-        let limit = self.core.shared.options.body_bytes_max;
-        if limit != 0 && body.size_hint().lower() > limit {
-            return Err(too_large());
-        }
-        let lane = exchange.lane().ok_or(Denied::UpstreamFailed)?;
-        let forwarded = self.forwarded();
-        let mut headers = std::mem::take(&mut self.parts.headers);
-        let is_chunked = headers.contains_key(TRANSFER_ENCODING);
-        headers::drop_hop_by_hop(&mut headers);
-        let mut host = headers.remove(HOST);
-        if self.parts.version == Version::HTTP_2 {
-            headers::join_cookies(&mut headers);
-            let authority = self.parts.uri.authority();
-            host = authority.and_then(|named| HeaderValue::from_str(named.as_str()).ok()).or(host);
-        }
-        forwarded.set(&mut headers, host.as_ref());
-        if created.allowed_methods.is_some() {
-            headers::drop_method_overrides(&mut headers);
-        }
-        if created.allowed_paths.is_some() {
-            headers::drop_path_overrides(&mut headers);
-        }
-        if is_upgrade {
-            headers::set_websocket(&mut headers);
-        }
-        let identity = wants_document && banner::wants_identity(&headers);
-        let shown_banner = wants_document && headers::ask_for_document(&mut headers, identity);
-        let upload = if body.is_end_stream() {
-            exchange.upload.done.set(true);
-            Upload::Empty
-        } else {
-            if !self.is_call && (is_chunked || body.size_hint().exact().is_none()) {
-                // Said in so many words: hyper would take a GET of unknown length for one without a body.
-                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-            let gate = (!self.is_call && headers::expects_continue(&headers)).then(Arc::<Gate>::default);
-            exchange.upload.gate.replace(gate.clone());
-            Upload::Stream(Box::new(upload::Stream {
-                body,
-                progress: Rc::clone(&exchange.upload),
-                conn: Arc::clone(&exchange.conn),
-                bytes_max: limit,
-                gate,
-                is_owed: !self.is_call,
-            }))
-        };
-        let mut request = Request::new(upload);
-        *request.method_mut() = self.parts.method.clone();
-        if self.is_call {
-            *request.version_mut() = Version::HTTP_2;
-            *request.uri_mut() = lane.absolute(self.uri(found)?).map_err(|_| Denied::BadRequest)?;
-        } else {
-            headers::set_host(&mut headers, lane.host.clone());
-            *request.uri_mut() = Uri::from(self.uri(found)?);
-        }
-        *request.headers_mut() = headers;
-        Ok((request, shown_banner))
-    }
-
-    /// The visitor's own bytes after the link prefix.
-    fn uri(&self, found: &Found) -> Result<PathAndQuery, Own> {
-        let whole = self.parts.uri.path_and_query();
-        if found.prefix.is_empty()
-            && let Some(whole) = whole
-        {
-            return Ok(whole.clone());
-        }
-        let text = match self.parts.uri.query() {
-            Some(query) => format!("{}?{query}", found.path),
-            None => found.path.clone(),
-        };
-        PathAndQuery::from_maybe_shared(Bytes::from(text)).map_err(|_| Denied::BadRequest.into())
     }
 
     /// Whether somebody else could read another request in the same bytes.
@@ -440,93 +372,7 @@ impl Visitor {
         let guard = Guard::Exchange(Rc::clone(exchange));
         Ok(Response::from_parts(parts, Answer::Own(None, guard)))
     }
-
-    /// An answer of our own about a share: recorded, then given.
-    async fn own(&self, own: Own, exchange: Rc<Exchange>) -> Response<Answer> {
-        let response = match own {
-            Own::Left => {
-                exchange.finish(Some(exchange.conn.cut().ended_by()), None);
-                return self.refuse(&Refusal::of(Denied::BadRequest), Guard::Exchange(exchange));
-            }
-            Own::Refused(denied, refusal) => {
-                exchange.decide(refusal.status, Some(denied));
-                self.page(&refusal)
-            }
-            Own::Answered(response) => {
-                exchange.decide(response.status(), None);
-                *response
-            }
-        };
-        exchange.bytes_out.set(response.body().len() as u64);
-        if !exchange.finish_head().await {
-            return self.refuse(&Refusal::cannot_log(), Guard::Exchange(exchange));
-        }
-        response.map(|body| Answer::Own(Some(body), Guard::Exchange(exchange)))
-    }
-
-    fn refuse(&self, refusal: &Refusal, guard: Guard) -> Response<Answer> {
-        self.page(refusal).map(|body| Answer::Own(Some(body), guard))
-    }
-
-    fn page(&self, refusal: &Refusal) -> Response<Bytes> {
-        if self.is_call {
-            return grpc::refusal(refusal);
-        }
-        let mut page = page::refusal(refusal, self.accept.as_ref(), self.core.request_id());
-        if self.is_ambiguous() {
-            // What follows on this connection may be part of a request, or the next one: nobody knows.
-            page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        page
-    }
-
-    fn unknown_share(&self, busy: Busy) -> Response<Answer> {
-        self.core.shared.metrics.unknown_shares.add(1);
-        self.refuse(&Refusal::unknown_share(), Guard::Busy(busy))
-    }
-
-    /// Counts a request with a token or slug that is not in memory; the limit that it breaks, if it breaks one.
-    fn too_many_unknown(&self) -> Option<limits::Verdict> {
-        let shared = &self.core.shared;
-        let address = limits::Key::address(limits::Scope::UnknownShare, self.forwarded().visitor);
-        [
-            (address, shared.options.limit_public_per_min),
-            (limits::Key::all(limits::Scope::UnknownShare), shared.options.limit_unknown_per_min),
-        ]
-        .into_iter()
-        .map(|(key, limit)| shared.deps.limiter.check(key, limit))
-        .find(|verdict| !verdict.allowed)
-    }
-
-    /// The two API paths that a visitor with nothing but the link may ask.
-    async fn public(
-        &self,
-        place: PublicPlace,
-        token: String,
-        busy: Busy,
-        body: VisitorBody,
-    ) -> Response<Answer> {
-        let Ok(body) = Limited::new(body, PUBLIC_BODY_BYTES_MAX).collect().await else {
-            let refusal =
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too long.");
-            return self.refuse(&refusal, Guard::Busy(busy));
-        };
-        let request = PublicRequest {
-            place,
-            token,
-            method: self.parts.method.clone(),
-            headers: self.parts.headers.clone(),
-            body: body.to_bytes(),
-            visitor: self.forwarded().visitor,
-            request: self.core.request_id(),
-        };
-        let response = (self.core.shared.deps.public)(request).await;
-        response.map(|body| Answer::Own(Some(body), Guard::Busy(busy)))
-    }
 }
-
-/// The longest body of a request to the public API paths (bytes): a query has at most 10,000 characters.
-const PUBLIC_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// A link in path form has its token in the address, and shares its origin with every other link.
 fn guard_link(headers: &mut HeaderMap) {
@@ -539,10 +385,4 @@ fn guard_link(headers: &mut HeaderMap) {
         let sandbox = HeaderValue::from_static("sandbox allow-scripts allow-forms allow-popups");
         headers.append(CONTENT_SECURITY_POLICY, sandbox);
     }
-}
-
-fn too_large() -> Own {
-    let message = "The request's body is longer than this hub allows.";
-    let refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message);
-    Own::Refused(Denied::BadRequest, Box::new(refusal))
 }

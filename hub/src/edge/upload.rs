@@ -20,6 +20,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{
     body::{BodyError, VisitorBody},
     conn::ConnState,
+    trailers::{self, Trailing},
 };
 
 /// How far an upload has come.
@@ -89,6 +90,17 @@ pub(super) struct Stream {
     pub gate: Option<Arc<Gate>>,
     /// The visitor owes the body and must not be silent for too long. Otherwise silence is part of what he says (gRPC).
     pub is_owed: bool,
+    /// Where trailers go on an HTTP/1.1 connection; `None`: behind the body as they are (HTTP/2).
+    pub trailing: Option<Arc<Trailing>>,
+}
+
+impl Upload {
+    /// The connection that it goes to now has a place for its trailers.
+    pub(super) fn lead_to(&mut self, trailing: &Arc<Trailing>) {
+        if let Self::Stream(stream) = self {
+            stream.trailing = Some(Arc::clone(trailing));
+        }
+    }
 }
 
 impl fmt::Debug for Upload {
@@ -142,6 +154,21 @@ impl Body for Upload {
 }
 
 impl Stream {
+    /// A frame as it leaves.
+    fn behind(&self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let mut trailers = match frame.into_trailers() {
+            Ok(trailers) => trailers,
+            Err(data) => return Some(data),
+        };
+        trailers::clean(&mut trailers);
+        let Some(trailing) = &self.trailing else { return Some(Frame::trailers(trailers)) };
+        // There is no place for them but behind a last chunk.
+        if self.body.size_hint().exact().is_none() {
+            trailing.leave(&trailers);
+        }
+        None
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         // Not asked for before the target wants it: asking is what has the visitor send it.
         if let Some(gate) = &self.gate {
@@ -165,10 +192,10 @@ impl Stream {
                     progress.failure.set(Some(UploadFailure::TooLarge));
                     return Poll::Ready(Some(Err(UploadError::TooLarge)));
                 }
-                if self.body.is_end_stream() {
+                if self.body.is_end_stream() || frame.is_trailers() {
                     progress.done.set(true);
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(self.behind(frame).map(Ok))
             }
             Poll::Ready(Some(Err(error))) => {
                 let failure =

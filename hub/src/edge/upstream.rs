@@ -5,6 +5,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
 };
 
 use domain::{
@@ -26,6 +27,7 @@ use super::{
     headers::Origin,
     multiplexed::{Connections, Lease},
     server::{Core, HEAD_BYTES_MAX, IdleLimits},
+    trailers::{TargetIo, Trailing},
     upload::Upload,
 };
 use crate::{running::Under, streams::OpenError};
@@ -145,9 +147,10 @@ impl Lane {
     /// Opens a connection.
     pub(super) async fn open(&self, core: &Core, peer: &str) -> Result<Upstream, OpenError> {
         let stream = core.shared.deps.streams.open(self.agent, self.tunnel, StreamKind::Http, peer).await?;
+        let trailing = Arc::<Trailing>::default();
         let (sender, connection) = Builder::new()
             .max_header_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(TargetIo::new(stream, Arc::clone(&trailing))))
             .await
             .map_err(|error| OpenError::TargetUnreachable(error.to_string()))?;
         let task = tokio::task::spawn_local(async move {
@@ -155,7 +158,7 @@ impl Lane {
             let _ = connection.with_upgrades().await;
         });
         core.shared.metrics.upstream_opened.add(1);
-        Ok(Upstream { sender, task: Task(task.abort_handle()), reused: false })
+        Ok(Upstream { sender, task: Task(task.abort_handle()), reused: false, trailing })
     }
 
     /// A place on an HTTP/2 connection: one that is open, or a new one. Whoever comes while one is being opened waits
@@ -182,7 +185,9 @@ impl Lane {
     /// Keeps a connection whose last exchange ended cleanly.
     pub(super) fn keep(&self, upstream: Upstream, now: Tick, limits: &IdleLimits) {
         let mut idle = self.idle.borrow_mut();
-        if self.is_running() && !upstream.sender.is_closed() && idle.len() < limits.per_share {
+        // Whoever answers before he has read everything gets no next request behind it.
+        let is_drained = !upstream.sender.is_closed() && !upstream.trailing.is_set();
+        if self.is_running() && is_drained && idle.len() < limits.per_share {
             idle.push(Idle { upstream, since: now });
         }
     }
@@ -221,6 +226,8 @@ pub(super) struct Upstream {
     #[expect(dead_code, reason = "kept for its drop")]
     task: Task,
     pub reused: bool,
+    /// A request's trailers on their way.
+    pub trailing: Arc<Trailing>,
 }
 
 #[derive(Debug)]

@@ -151,6 +151,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> VisitorIo<S> {
         written
     }
 
+    fn poll_write_trailing(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.state.trailing.poll_write(&mut self.socket, cx, slices);
+        if !self.state.trailing.is_set() {
+            // Whoever waits to answer the next request.
+            self.state.wake();
+        }
+        self.wrote(cx, written)
+    }
+
     /// Sends the informational answers. hyper flushes when it has nothing left to write: between two answers.
     fn poll_inform(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for answer in self.state.take_interim() {
@@ -233,6 +246,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<S> {
         if this.is_mute() {
             return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
         }
+        if this.state.trailing.is_set() {
+            return this.poll_write_trailing(cx, &[io::IoSlice::new(bytes)]);
+        }
         let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
         this.count_written(&written);
         this.wrote(cx, written)
@@ -246,6 +262,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<S> {
         let this = self.get_mut();
         if this.is_mute() {
             return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
+        }
+        if this.state.trailing.is_set() {
+            return this.poll_write_trailing(cx, bytes);
         }
         let written = Pin::new(&mut this.socket).poll_write_vectored(cx, bytes);
         this.count_written(&written);

@@ -6,7 +6,7 @@ use domain::access::Denied;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use super::{Own, Visitor, Way, too_large};
+use super::{Own, Visitor, Way, request::too_large};
 use crate::{
     edge::{
         conn::{Cut, Tick},
@@ -39,6 +39,7 @@ impl Visitor {
                 }
                 None => self.opened(way, Lane::open).await?,
             };
+            request.body_mut().lead_to(&upstream.trailing);
             let again = (upstream.reused && is_repeatable(&request)).then(|| copy(&request));
             let sent = wait(exchange, self.core.limits.upstream, upstream.sender.try_send_request(request));
             let mut error = match sent.await {
