@@ -14,6 +14,16 @@ const REQUESTS: usize = 2_000;
 
 #[test]
 fn visitor_target_and_access_log_count_the_same() {
+    counts_the_same(&["--h1", "-c", "16"]);
+}
+
+#[test]
+fn visitor_target_and_access_log_count_the_same_over_http_2() {
+    counts_the_same(&["-c", "4", "-m", "32"]);
+}
+
+#[track_caller]
+fn counts_the_same(load: &[&str]) {
     let requests =
         std::env::var(REQUESTS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(REQUESTS);
     let file = vec![7_u8; 1_024];
@@ -24,8 +34,7 @@ fn visitor_target_and_access_log_count_the_same() {
     let share = hub.api().create_share(&exposed.tunnel_id(), &json!({ "name": "counted" }));
     let link = format!("{}/file.bin", api::text(&share, "shareUrl").trim_end_matches('/'));
 
-    let report =
-        succeeds(Command::new("h2load").args(["--h1", "-n", &requests.to_string(), "-c", "16", &link]));
+    let report = succeeds(Command::new("h2load").args(["-n", &requests.to_string()]).args(load).arg(&link));
     assert!(report.contains(&format!("{requests} succeeded, 0 failed, 0 errored, 0 timeout")), "{report}");
     assert!(report.contains(&format!("status codes: {requests} 2xx, 0 3xx, 0 4xx, 0 5xx")), "{report}");
 

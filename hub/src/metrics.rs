@@ -22,6 +22,7 @@ pub struct Metrics {
     views: IntGaugeVec,
     uptime: IntGauge,
     edge_connections: IntGauge,
+    edge_streams: IntGauge,
     edge_responses: IntCounterVec,
     /// Totals that other parts count by themselves, in the order of [`totals`].
     totals: Vec<IntCounter>,
@@ -30,7 +31,7 @@ pub struct Metrics {
 }
 
 /// The totals of the edge and of the log: name, help, value.
-fn totals(edge: &EdgeMetrics, log: &LogStats) -> [(&'static str, &'static str, u64); 17] {
+fn totals(edge: &EdgeMetrics, log: &LogStats) -> [(&'static str, &'static str, u64); 19] {
     [
         ("edge_connections_total", "Connections of visitors accepted", edge.connections_accepted.get()),
         ("edge_refusals_total", "Answers that the edge made itself about a share", edge.refusals.get()),
@@ -52,6 +53,12 @@ fn totals(edge: &EdgeMetrics, log: &LogStats) -> [(&'static str, &'static str, u
         ("edge_upgrades_total", "Connections that became WebSockets", edge.upgrades.get()),
         ("edge_stalled_total", "Visitors cut for making no progress", edge.stalled.get()),
         ("edge_slow_heads_total", "Visitors cut for a slow request head", edge.slow_heads.get()),
+        ("edge_floods_total", "HTTP/2 visitors cut for frames that carry nothing", edge.floods.get()),
+        (
+            "edge_agent_waits_total",
+            "Requests that waited for an agent that had just gone",
+            edge.agent_waits.get(),
+        ),
         ("log_commits_total", "Group commits that became durable", log.commits.load(Relaxed)),
         ("log_events_total", "Events written", log.events.load(Relaxed)),
         ("log_written_bytes_total", "Bytes written to the log", log.bytes.load(Relaxed)),
@@ -87,6 +94,7 @@ impl Metrics {
             IntCounterVec::new(Opts::new("api_responses_total", "Answers of the Control API"), &["class"])?;
         registry.register(Box::new(api_responses.clone()))?;
         let edge_connections = gauge("edge_connections", "Connections of visitors now")?;
+        let edge_streams = gauge("edge_http2_requests", "Requests of HTTP/2 visitors under way")?;
         let edge_responses =
             IntCounterVec::new(Opts::new("edge_responses_total", "Answers of the share edge"), &["class"])?;
         registry.register(Box::new(edge_responses.clone()))?;
@@ -108,6 +116,7 @@ impl Metrics {
             views,
             uptime,
             edge_connections,
+            edge_streams,
             edge_responses,
             totals,
             scrape: Mutex::new(()),
@@ -123,6 +132,7 @@ impl Metrics {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let raise = |counter: &IntCounter, value: u64| counter.inc_by(value.saturating_sub(counter.get()));
         self.edge_connections.set(number(ports.edge.connections_open.get()));
+        self.edge_streams.set(number(ports.edge.streams_open.get()));
         for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(&ports.edge.answers) {
             raise(&self.edge_responses.with_label_values(&[*class]), count.get());
         }

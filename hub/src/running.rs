@@ -3,6 +3,8 @@
 //! Whoever starts a stream takes its tokens first and checks `Routes` second: then an end that comes in between is
 //! seen by one of the two.
 
+use std::time::{Duration, Instant};
+
 use dashmap::DashMap;
 use domain::ids::{AgentId, KeyId, ShareId, TunnelId};
 use tokio_util::sync::CancellationToken;
@@ -17,10 +19,24 @@ pub enum Under {
     Key(KeyId),
 }
 
+/// Agents' departures that are remembered; beyond that the older ones are forgotten.
+const DEPARTURES_MAX: usize = 10_000;
+/// A departure is remembered at least this long, where there is room.
+const DEPARTURE_KEPT: Duration = Duration::from_secs(60);
+
 /// The tokens that running streams hold.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Running {
     tokens: DashMap<Under, CancellationToken>,
+    /// When agents' sessions ended.
+    departures: DashMap<AgentId, Instant>,
+    started: Instant,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Self { tokens: DashMap::new(), departures: DashMap::new(), started: Instant::now() }
+    }
 }
 
 impl Running {
@@ -32,8 +48,26 @@ impl Running {
         self.tokens.entry(under).or_default().clone()
     }
 
+    /// Whether an agent's session ended so lately.
+    pub fn left_within(&self, agent: AgentId, lately: Duration) -> bool {
+        self.departures.get(&agent).is_some_and(|at| at.elapsed() < lately)
+    }
+
+    /// Whether the hub started so lately: whoever was connected to the one before has had to leave.
+    pub fn started_within(&self, lately: Duration) -> bool {
+        self.started.elapsed() < lately
+    }
+
     /// Ends everything that runs under `under`. What starts afterwards gets a new token.
     pub fn end(&self, under: Under) {
+        if let Under::Agent(agent) = under {
+            if self.departures.len() >= DEPARTURES_MAX {
+                self.departures.retain(|_, at| at.elapsed() < DEPARTURE_KEPT);
+            }
+            if self.departures.len() < DEPARTURES_MAX {
+                self.departures.insert(agent, Instant::now());
+            }
+        }
         if let Some((_, token)) = self.tokens.remove(&under) {
             token.cancel();
         }
@@ -43,6 +77,16 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agents_departure_is_remembered_for_a_while() {
+        let agent = AgentId::new(uuid::Uuid::from_u128(2));
+        let running = Running::default();
+        assert!(!running.left_within(agent, DEPARTURE_KEPT));
+        running.end(Under::Agent(agent));
+        assert!(running.left_within(agent, DEPARTURE_KEPT));
+        assert!(!running.left_within(agent, Duration::ZERO));
+    }
 
     #[test]
     fn an_end_cancels_what_ran_before_it_and_nothing_after() {

@@ -264,6 +264,9 @@ pub struct Settings {
     /// How long a target may take for its response head
     #[arg(long, env = "HUB_UPSTREAM_TIMEOUT_MS", default_value_t = 60_000, value_name = "MS")]
     pub upstream_timeout_ms: u64,
+    /// How long a request waits for an agent that has just gone; 0: not at all
+    #[arg(long, env = "HUB_AGENT_WAIT_MS", default_value_t = 2_000, value_name = "MS")]
+    pub agent_wait_ms: u64,
     /// The longest request body through a share; 0 is any size
     #[arg(long, env = "HUB_BODY_BYTES_MAX", default_value_t = 0, value_name = "BYTES")]
     pub body_bytes_max: u64,

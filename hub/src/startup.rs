@@ -367,6 +367,7 @@ fn edge_options(settings: &Settings, listen: SocketAddr) -> EdgeOptions {
         head_timeout_ms: settings.head_timeout_ms,
         visitor_stall_ms: settings.visitor_stall_ms,
         upstream_timeout_ms: settings.upstream_timeout_ms,
+        agent_wait_ms: settings.agent_wait_ms,
         body_bytes_max: settings.body_bytes_max,
         base_domain: settings.base_domain.clone(),
         scheme: if https { "https" } else { "http" }.to_owned(),

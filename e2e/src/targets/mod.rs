@@ -7,11 +7,17 @@ use std::{
 
 use crate::{ports, process::Process, wait::SOON, wait::eventually};
 
+mod bodies;
+mod grpc;
+mod haproxy;
 mod nginx;
 mod postgres;
 mod redis;
 mod understood;
 
+pub use bodies::Bodies;
+pub use grpc::Grpc;
+pub use haproxy::Haproxy;
 pub use nginx::{Logged, Nginx};
 pub use postgres::Postgres;
 pub use redis::Redis;

@@ -38,8 +38,9 @@ impl Understood {
     }
 }
 
+/// A line of JSON with `path` and `case`.
 #[track_caller]
-fn logged(line: &str) -> Logged {
+pub(super) fn logged(line: &str) -> Logged {
     let value: Value =
         serde_json::from_str(line).unwrap_or_else(|error| panic!("a line of the backend: {error}: {line}"));
     let text = |member: &str| value[member].as_str().unwrap_or_default().to_owned();

@@ -1,28 +1,24 @@
-//! A visitor's connection: the socket as hyper sees it, and who may end it for what reason.
+//! What socket, requests and sweep know of a visitor's connection, and who may end it for what reason.
 //!
 //! No timer runs per connection or request: a sweep per core looks at every connection a few times a second. Whoever
 //! ends a connection says why; the socket then fails at its next use, and everything that hangs on it is dropped.
+//! Over HTTP/2 every stream has a state of its own beside that of its connection: it may end alone.
 
 use std::{
-    io::{self, ErrorKind},
-    pin::Pin,
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::Context,
 };
 
 use domain::access::EndedBy;
 use futures_util::task::AtomicWaker;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead as _, ReadBuf},
-    net::TcpStream,
-};
+use http::Response;
+use parking_lot::Mutex;
 
-use super::metrics::Metrics;
+use super::{metrics::Metrics, trailers::Trailing};
 
 /// What the connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +28,7 @@ pub(super) enum Phase {
     Idle,
     /// A request's head is arriving.
     Head,
-    /// A request is being answered.
+    /// A request is being answered; over HTTP/2, one or more.
     Busy,
     /// Raw bytes after a 101.
     Upgraded,
@@ -40,7 +36,7 @@ pub(super) enum Phase {
     Closing,
 }
 
-/// Why a connection was ended from outside.
+/// Why a connection, or one stream of it, was ended from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Cut {
@@ -52,6 +48,8 @@ pub(super) enum Cut {
     Idle,
     /// The visitor neither reads nor writes.
     Stalled,
+    /// Frames that cost work and carry nothing.
+    Flood,
     /// Share, tunnel or session ended.
     Revoked,
     /// The hub stops.
@@ -60,7 +58,7 @@ pub(super) enum Cut {
 
 impl Cut {
     fn of(value: u8) -> Self {
-        [Self::Not, Self::SlowHead, Self::Idle, Self::Stalled, Self::Revoked, Self::Hub]
+        [Self::Not, Self::SlowHead, Self::Idle, Self::Stalled, Self::Flood, Self::Revoked, Self::Hub]
             .into_iter()
             .find(|cut| *cut as u8 == value)
             .unwrap_or(Self::Hub)
@@ -69,7 +67,7 @@ impl Cut {
     /// As the record says it; a visitor who was not cut has left by himself.
     pub(super) fn ended_by(self) -> EndedBy {
         match self {
-            Self::Not | Self::SlowHead | Self::Idle => EndedBy::Visitor,
+            Self::Not | Self::SlowHead | Self::Idle | Self::Flood => EndedBy::Visitor,
             Self::Stalled => EndedBy::Stalled,
             Self::Revoked => EndedBy::Revoked,
             Self::Hub => EndedBy::Hub,
@@ -79,6 +77,25 @@ impl Cut {
 
 /// Sweeps since the core started; 0 stands for "not now".
 pub(super) type Tick = u32;
+
+/// What is wrong with a head and would go unnoticed behind hyper's parser. A set of the constants below.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Flaws(pub(super) u8);
+
+impl Flaws {
+    /// The request line has a `#`, which the URI parser cuts off.
+    pub(super) const FRAGMENT: Self = Self(1);
+    /// The length of the body is said more than once.
+    pub(super) const LENGTHS: Self = Self(2);
+    /// A line ends without a carriage return.
+    pub(super) const BARE_LF: Self = Self(4);
+    /// It does not say for certain which host it is for.
+    pub(super) const HOST: Self = Self(8);
+
+    pub(super) fn has(self, flaw: Self) -> bool {
+        self.0 & flaw.0 != 0
+    }
+}
 
 /// What socket, request and sweep share. All on one thread; atomics only because hyper wants the socket `Send`.
 #[derive(Debug)]
@@ -93,55 +110,86 @@ pub(super) struct ConnState {
     write_blocked: AtomicU32,
     /// Since when the visitor owes bytes of his request's body.
     body_awaited: AtomicU32,
+    /// HTTP/2: since when a block of headers is incomplete.
+    head_open: AtomicU32,
+    /// HTTP/2: when something was heard last; 0: nobody is asked for a sign of life.
+    heard: AtomicU32,
+    /// HTTP/2: a sign of life is due.
+    ping_due: AtomicBool,
     /// Bytes of a next head came while a request was answered.
     early_head: AtomicBool,
-    /// The request line is not complete yet.
-    in_line: AtomicBool,
-    /// The request line has a `#`, which the URI parser cuts off.
-    fragment: AtomicBool,
+    flaws: AtomicU8,
+    /// Informational answers on their way to the visitor, before the final one.
+    interim: Mutex<VecDeque<Response<()>>>,
+    has_interim: AtomicBool,
+    /// HTTP/1.1: trailers on their way to the visitor.
+    pub(super) trailing: Trailing,
     waker: AtomicWaker,
+    /// A stream's connection.
+    parent: Option<Arc<ConnState>>,
     metrics: Arc<Metrics>,
 }
 
 impl ConnState {
     pub(super) fn new(clock: Arc<AtomicU32>, metrics: Arc<Metrics>) -> Arc<Self> {
-        metrics.connections_open.add(1);
+        Arc::new(Self::in_phase(Phase::Idle, clock, metrics, None))
+    }
+
+    /// One stream of an HTTP/2 connection.
+    pub(super) fn stream_of(parent: &Arc<Self>) -> Arc<Self> {
+        let (clock, metrics) = (Arc::clone(&parent.clock), Arc::clone(&parent.metrics));
+        Arc::new(Self::in_phase(Phase::Busy, clock, metrics, Some(Arc::clone(parent))))
+    }
+
+    fn in_phase(
+        phase: Phase,
+        clock: Arc<AtomicU32>,
+        metrics: Arc<Metrics>,
+        parent: Option<Arc<ConnState>>,
+    ) -> Self {
         let since = AtomicU32::new(clock.load(Relaxed));
-        Arc::new(Self {
-            phase: AtomicU8::new(Phase::Idle as u8),
+        Self {
+            phase: AtomicU8::new(phase as u8),
             cut: AtomicU8::new(Cut::Not as u8),
             clock,
             since,
             write_blocked: AtomicU32::new(0),
             body_awaited: AtomicU32::new(0),
+            head_open: AtomicU32::new(0),
+            heard: AtomicU32::new(0),
+            ping_due: AtomicBool::new(false),
             early_head: AtomicBool::new(false),
-            in_line: AtomicBool::new(false),
-            fragment: AtomicBool::new(false),
+            flaws: AtomicU8::new(0),
+            interim: Mutex::default(),
+            has_interim: AtomicBool::new(false),
+            trailing: Trailing::default(),
             waker: AtomicWaker::new(),
+            parent,
             metrics,
-        })
+        }
     }
 
-    fn is(&self, phase: Phase) -> bool {
+    pub(super) fn is(&self, phase: Phase) -> bool {
         self.phase.load(Relaxed) == phase as u8
     }
 
-    fn enter(&self, phase: Phase) {
+    pub(super) fn enter(&self, phase: Phase) {
         self.since.store(self.clock.load(Relaxed), Relaxed);
         self.phase.store(phase as u8, Relaxed);
     }
 
-    /// A request's head is complete. Says whether its request line had a `#`.
-    pub(super) fn begin_request(&self) -> bool {
+    /// A request's head is complete. Says what was wrong with it.
+    pub(super) fn begin_request(&self) -> Flaws {
         self.early_head.store(false, Relaxed);
         self.enter(Phase::Busy);
-        self.fragment.swap(false, Relaxed)
+        Flaws(self.flaws.swap(0, Relaxed))
     }
 
     /// The answer has left, or was given up.
     pub(super) fn end_request(&self) {
         self.body_awaited.store(0, Relaxed);
-        if self.is(Phase::Busy) {
+        // A stream has one request and is over with it.
+        if self.is(Phase::Busy) && self.parent.is_none() {
             self.enter(if self.early_head.load(Relaxed) { Phase::Head } else { Phase::Idle });
         }
     }
@@ -152,36 +200,78 @@ impl ConnState {
 
     /// The upload waits for the visitor, or no longer does.
     pub(super) fn await_body(&self, awaited: bool) {
-        mark(&self.body_awaited, awaited.then(|| self.now()));
+        self.mark(&self.body_awaited, awaited);
+    }
+
+    /// What was written waits for the visitor, or no longer does.
+    pub(super) fn block_write(&self, blocked: bool) {
+        self.mark(&self.write_blocked, blocked);
+    }
+
+    /// A block of headers has begun and is not complete, or it is.
+    pub(super) fn open_head(&self, open: bool) {
+        self.mark(&self.head_open, open);
+    }
+
+    fn mark(&self, place: &AtomicU32, on: bool) {
+        let since = place.load(Relaxed);
+        if !on {
+            if since != 0 {
+                place.store(0, Relaxed);
+            }
+        } else if since == 0 {
+            place.store(self.now().max(1), Relaxed);
+        }
     }
 
     /// Whether what is read now belongs to a request's head.
-    fn is_between(&self) -> bool {
+    pub(super) fn is_between(&self) -> bool {
         self.is(Phase::Idle) || self.is(Phase::Head)
     }
 
-    fn read_while_busy(&self) {
+    pub(super) fn read_while_busy(&self) {
         if self.is(Phase::Busy) && self.body_awaited.load(Relaxed) == 0 {
             self.early_head.store(true, Relaxed);
         }
     }
 
-    fn read_head(&self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+    pub(super) fn note(&self, flaws: Flaws) {
+        if flaws != Flaws::default() {
+            self.flaws.fetch_or(flaws.0, Relaxed);
         }
-        if self.is(Phase::Idle) {
-            self.enter(Phase::Head);
-            self.in_line.store(true, Relaxed);
-        }
-        if self.in_line.load(Relaxed) {
-            let end = memchr::memchr(b'\n', bytes);
-            let line = end.map_or(bytes, |end| &bytes[..end]);
-            if memchr::memchr(b'#', line).is_some() {
-                self.fragment.store(true, Relaxed);
-            }
-            self.in_line.store(end.is_none(), Relaxed);
-        }
+    }
+
+    /// The visitor shows that he is there.
+    pub(super) fn hear(&self) {
+        self.heard.store(self.now().max(1), Relaxed);
+    }
+
+    /// Whether the visitor is to be asked for a sign of life now.
+    pub(super) fn take_ping_due(&self) -> bool {
+        self.ping_due.load(Relaxed) && self.ping_due.swap(false, Relaxed)
+    }
+
+    /// An informational answer for the visitor; any thread.
+    pub(super) fn inform(&self, answer: Response<()>) {
+        self.interim.lock().push_back(answer);
+        self.has_interim.store(true, Relaxed);
+        self.wake();
+    }
+
+    pub(super) fn has_interim(&self) -> bool {
+        self.has_interim.load(Relaxed)
+    }
+
+    /// The informational answers that have not been sent. [`Self::has_interim`] until [`Self::informed`].
+    pub(super) fn take_interim(&self) -> VecDeque<Response<()>> {
+        std::mem::take(&mut *self.interim.lock())
+    }
+
+    /// They have left: whoever waits with the final answer goes on.
+    pub(super) fn informed(&self) {
+        let is_empty = self.interim.lock().is_empty();
+        self.has_interim.store(!is_empty, Relaxed);
+        self.wake();
     }
 
     /// The next wake goes to this task.
@@ -193,17 +283,21 @@ impl ConnState {
         self.clock.load(Relaxed)
     }
 
-    /// Why it was ended; [`Cut::Not`] while it goes on.
+    /// Why it was ended; [`Cut::Not`] while it goes on. A stream ends with its connection.
     pub(super) fn cut(&self) -> Cut {
-        Cut::of(self.cut.load(Relaxed))
+        match (Cut::of(self.cut.load(Relaxed)), &self.parent) {
+            (Cut::Not, Some(parent)) => parent.cut(),
+            (cut, _) => cut,
+        }
     }
 
-    /// Ends the connection. The first reason stays.
+    /// Ends the connection or stream. The first reason stays.
     pub(super) fn end(&self, cut: Cut) {
         if self.cut.compare_exchange(Cut::Not as u8, cut as u8, Relaxed, Relaxed).is_ok() {
             match cut {
                 Cut::SlowHead => self.metrics.slow_heads.add(1),
                 Cut::Stalled => self.metrics.stalled.add(1),
+                Cut::Flood => self.metrics.floods.add(1),
                 Cut::Not | Cut::Idle | Cut::Revoked | Cut::Hub => {}
             }
         }
@@ -218,32 +312,32 @@ impl ConnState {
     /// Ends the connection if it was too slow by now.
     pub(super) fn sweep(&self, limits: &TickLimits) {
         let now = self.now();
-        let since = self.since.load(Relaxed);
         let over = |from: Tick, limit: Tick| now.wrapping_sub(from) >= limit;
+        let over_since = |mark: &AtomicU32, limit: Tick| {
+            let from = mark.load(Relaxed);
+            from != 0 && over(from, limit)
+        };
+        let since = self.since.load(Relaxed);
         if self.is(Phase::Idle) && over(since, limits.idle) {
             return self.end(Cut::Idle);
         }
-        if self.is(Phase::Head) && over(since, limits.head) {
+        if self.is(Phase::Head) && over(since, limits.head) || over_since(&self.head_open, limits.head) {
             return self.end(Cut::SlowHead);
         }
         if self.is(Phase::Closing) && over(since, limits.linger) {
             return self.end(Cut::Idle);
         }
-        for mark in [&self.write_blocked, &self.body_awaited] {
-            let from = mark.load(Relaxed);
-            if from != 0 && over(from, limits.stall) {
+        if over_since(&self.write_blocked, limits.stall) || over_since(&self.body_awaited, limits.stall) {
+            return self.end(Cut::Stalled);
+        }
+        if over_since(&self.heard, limits.silence) {
+            if over_since(&self.heard, limits.silence.saturating_mul(2)) {
                 return self.end(Cut::Stalled);
             }
+            if !self.ping_due.swap(true, Relaxed) {
+                self.wake();
+            }
         }
-    }
-}
-
-fn mark(place: &AtomicU32, since: Option<Tick>) {
-    match since {
-        None => place.store(0, Relaxed),
-        // Since the first time.
-        Some(now) if place.load(Relaxed) == 0 => place.store(now.max(1), Relaxed),
-        Some(_) => {}
     }
 }
 
@@ -255,153 +349,12 @@ pub(super) struct TickLimits {
     pub stall: Tick,
     /// How long a visitor may go on sending after our last word.
     pub linger: Tick,
+    /// How long an HTTP/2 visitor may say nothing before he is asked whether he is there, and then again.
+    pub silence: Tick,
     /// How long a target may take for its head.
     pub upstream: Tick,
     /// How long a document's first bytes may take.
     pub sniff: Tick,
-}
-
-/// The socket of a visitor.
-#[derive(Debug)]
-pub(super) struct VisitorIo {
-    socket: TokioIo<TcpStream>,
-    state: Arc<ConnState>,
-}
-
-impl VisitorIo {
-    pub(super) fn new(socket: TcpStream, state: Arc<ConnState>) -> Self {
-        Self { socket: TokioIo::new(socket), state }
-    }
-
-    fn register(&self, cx: &Context<'_>) {
-        self.state.register(cx);
-    }
-
-    /// What a cut connection gives to read.
-    fn cut_read(&self) -> Poll<io::Result<()>> {
-        match self.state.cut() {
-            Cut::SlowHead => {
-                // Best effort: whoever is too slow to ask may be too slow to hear.
-                let _ = self.socket.inner().try_write(REQUEST_TIMEOUT);
-                Poll::Ready(Ok(()))
-            }
-            Cut::Not | Cut::Idle => Poll::Ready(Ok(())),
-            Cut::Stalled | Cut::Revoked | Cut::Hub => Poll::Ready(Err(ErrorKind::ConnectionAborted.into())),
-        }
-    }
-}
-
-impl Drop for VisitorIo {
-    fn drop(&mut self) {
-        self.state.metrics.connections_open.sub(1);
-    }
-}
-
-const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
-    content-length: 141\r\nconnection: close\r\n\r\n\
-    {\"statusCode\":408,\"error\":\"Request Timeout\",\"code\":\"request_timeout\",\
-    \"message\":\"The request head took too long. Try again.\",\"requestId\":\"-\"}\n";
-
-impl Read for VisitorIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.state.cut() != Cut::Not {
-            return self.cut_read();
-        }
-        if !self.state.is_between() {
-            let read = Pin::new(&mut self.socket).poll_read(cx, cursor);
-            if read.is_pending() {
-                self.register(cx);
-            } else {
-                self.state.read_while_busy();
-            }
-            return read;
-        }
-        // Heads go through a buffer of our own: what hyper's has got cannot be seen without unsafe code.
-        let mut scratch = [0; HEAD_READ_BYTES];
-        let room = cursor.remaining().min(HEAD_READ_BYTES);
-        let mut buffer = ReadBuf::new(&mut scratch[..room]);
-        if Pin::new(self.socket.inner_mut()).poll_read(cx, &mut buffer)?.is_pending() {
-            self.register(cx);
-            return Poll::Pending;
-        }
-        self.state.read_head(buffer.filled());
-        cursor.put_slice(buffer.filled());
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// What one read of a head takes at most.
-const HEAD_READ_BYTES: usize = 4 * 1024;
-
-impl Write for VisitorIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.state.cut() != Cut::Not {
-            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
-        }
-        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        self.wrote(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.state.cut() != Cut::Not {
-            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
-        }
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bytes);
-        self.wrote(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// Says that no more comes, and reads on for a while: a close with unread bytes would be a reset, and that can
-    /// overtake the answer that we just gave.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.state.cut() != Cut::Not {
-            return Poll::Ready(Ok(()));
-        }
-        if self.state.is(Phase::Upgraded) {
-            return Pin::new(&mut self.socket).poll_shutdown(cx);
-        }
-        if !self.state.is(Phase::Closing) {
-            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
-            self.state.enter(Phase::Closing);
-        }
-        let mut scratch = [0; HEAD_READ_BYTES];
-        loop {
-            let mut buffer = ReadBuf::new(&mut scratch);
-            if Pin::new(self.socket.inner_mut()).poll_read(cx, &mut buffer)?.is_pending() {
-                self.register(cx);
-                return Poll::Pending;
-            }
-            if buffer.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
-    }
-}
-
-impl VisitorIo {
-    fn wrote(&self, cx: &Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_pending() {
-            self.register(cx);
-            mark(&self.state.write_blocked, Some(self.state.now()));
-        } else if self.state.write_blocked.load(Relaxed) != 0 {
-            self.state.write_blocked.store(0, Relaxed);
-        }
-        let written = ready!(written);
-        Poll::Ready(written)
-    }
+    /// How long a target may take to say that it wants a body it was asked about.
+    pub expect: Tick,
 }

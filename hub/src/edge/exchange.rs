@@ -23,9 +23,13 @@ use tokio::sync::oneshot;
 use super::{
     banner::Injector,
     conn::{ConnState, Cut, Tick},
+    grpc,
+    page::Refusal,
     recorder::{Ack, Outcome, Running, Slot, Visit},
     server::Core,
-    upstream::{Lane, Progress, Upstream},
+    trailers,
+    upload::Progress,
+    upstream::{Hold, Lane},
 };
 use crate::settings::AccessLogMode;
 
@@ -64,6 +68,8 @@ pub(super) struct Exchange {
     pub waiting: Cell<bool>,
     /// Share, tunnel or session ended while it waited.
     pub revoked: Cell<bool>,
+    /// The sweep at which it began.
+    began: Tick,
     /// The sweep at which what it waits for takes too long; 0: no such wait.
     deadline: Cell<Tick>,
     status: Cell<u16>,
@@ -76,6 +82,7 @@ impl Exchange {
     pub(super) fn new(core: Rc<Core>, busy: Busy, slot: Slot, visit: Box<Visit>) -> Rc<Self> {
         Rc::new(Self {
             core,
+            began: busy.0.now(),
             conn: Arc::clone(&busy.0),
             started: Instant::now(),
             upload: Rc::default(),
@@ -105,6 +112,30 @@ impl Exchange {
             self.conn.wake();
         } else {
             self.conn.end(Cut::Revoked);
+        }
+    }
+
+    /// The way to its target, once the checks have found it.
+    pub(super) fn lane(&self) -> Option<Rc<Lane>> {
+        self.lane.borrow().clone()
+    }
+
+    /// Takes another way, after the first has ended.
+    pub(super) fn take_lane(&self, lane: Rc<Lane>) {
+        self.revoked.set(false);
+        *self.lane.borrow_mut() = Some(lane);
+    }
+
+    /// Why its lane ended.
+    pub(super) fn why_ended(&self) -> Denied {
+        let deps = &self.core.shared.deps;
+        let lane = self.lane.borrow();
+        let Some(lane) = &*lane else { return Denied::UpstreamFailed };
+        let share = deps.routes.share(lane.share);
+        match share.map(|share| deps.routes.gate(&share.state, deps.clock.now())) {
+            Some(Err(denied)) => denied,
+            Some(Ok(_)) if !deps.streams.is_connected(lane.agent) => Denied::AgentOffline,
+            Some(Ok(_)) | None => Denied::UpstreamFailed,
         }
     }
 
@@ -159,6 +190,9 @@ impl Exchange {
         }
         if self.is_late(now) {
             self.conn.wake();
+        }
+        if self.upload.gate.borrow().is_some() && now.wrapping_sub(self.began) >= self.core.limits.expect {
+            self.upload.open_gate();
         }
     }
 
@@ -221,9 +255,23 @@ pub(super) struct Proxied {
     pub ahead: VecDeque<Frame<Bytes>>,
     /// Everything there is stands in `ahead`.
     pub is_complete: bool,
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<Hold>,
+    /// A gRPC call: what breaks it off is told in its trailers.
+    pub is_grpc: bool,
+    pub trailers: Trailers,
     pub injector: Option<Box<Injector>>,
     pub flow: Flow,
+}
+
+/// How trailers reach the visitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trailers {
+    /// As the last frame of the body (HTTP/2).
+    Frame,
+    /// By the socket, behind the last chunk (HTTP/1.1).
+    Socket,
+    /// Not at all (HTTP/1.0).
+    Dropped,
 }
 
 #[derive(Debug)]
@@ -245,6 +293,21 @@ pub(super) enum AnswerError {
     CannotLog,
     #[error("the connection was cut")]
     Cut,
+}
+
+impl AnswerError {
+    /// What a target that speaks HTTP/2 gave as the reason, if it was the target who broke off.
+    pub(super) fn targets_reason(&self) -> Option<h2::Reason> {
+        let Self::Upstream(error) = self else { return None };
+        let mut source = std::error::Error::source(error);
+        while let Some(error) = source {
+            if let Some(error) = error.downcast_ref::<h2::Error>() {
+                return error.reason();
+            }
+            source = error.source();
+        }
+        None
+    }
 }
 
 impl Body for Answer {
@@ -280,9 +343,8 @@ impl Proxied {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         loop {
             if self.exchange.conn.cut() != Cut::Not && !matches!(self.flow, Flow::Over) {
-                self.flow = Flow::Over;
-                self.exchange.finish(Some(self.exchange.conn.cut().ended_by()), None);
-                return Poll::Ready(Some(Err(AnswerError::Cut)));
+                let cut = self.exchange.conn.cut();
+                return Poll::Ready(Some(self.break_off(cut.ended_by(), AnswerError::Cut)));
             }
             match &mut self.flow {
                 Flow::Over => return Poll::Ready(None),
@@ -291,12 +353,12 @@ impl Proxied {
                     let frame = frame.take();
                     self.flow = Flow::Over;
                     let failed = (!durable).then_some(Err(AnswerError::CannotLog));
-                    return Poll::Ready(failed.or(frame.map(Ok)));
+                    return Poll::Ready(failed.or_else(|| self.last(frame).map(Ok)));
                 }
                 Flow::Ended(frame) => {
                     let frame = frame.take();
                     self.flow = Flow::Over;
-                    return Poll::Ready(frame.map(Ok));
+                    return Poll::Ready(self.last(frame).map(Ok));
                 }
                 Flow::Streaming => {}
             }
@@ -332,11 +394,9 @@ impl Proxied {
                     }
                 }
                 Some(Err(error)) => {
-                    self.flow = Flow::Over;
                     let cut = self.exchange.conn.cut();
                     let by = if cut == Cut::Not { EndedBy::Upstream } else { cut.ended_by() };
-                    self.exchange.finish(Some(by), None);
-                    return Poll::Ready(Some(Err(error.into())));
+                    return Poll::Ready(Some(self.break_off(by, error.into())));
                 }
                 None => {
                     let rest = self.injector.as_mut().map(|injector| injector.finish());
@@ -368,10 +428,43 @@ impl Proxied {
         Frame::data(out)
     }
 
+    /// The last frame as it leaves. Trailers leave as the visitor's protocol has it.
+    fn last(&self, frame: Option<Frame<Bytes>>) -> Option<Frame<Bytes>> {
+        let mut trailers = match frame?.into_trailers() {
+            Ok(trailers) => trailers,
+            Err(data) => return Some(data),
+        };
+        trailers::clean(&mut trailers);
+        match self.trailers {
+            Trailers::Frame => return Some(Frame::trailers(trailers)),
+            Trailers::Socket => self.exchange.conn.trailing.leave(&trailers),
+            Trailers::Dropped => {}
+        }
+        None
+    }
+
+    /// The answer ends before its end.
+    fn break_off(&mut self, by: EndedBy, error: AnswerError) -> Result<Frame<Bytes>, AnswerError> {
+        self.flow = Flow::Over;
+        self.exchange.finish(Some(by), None);
+        let told = match by {
+            EndedBy::Revoked => Some(Refusal::of(self.exchange.why_ended())),
+            EndedBy::Hub => Some(Refusal::draining()),
+            // Otherwise the target has said itself why.
+            EndedBy::Upstream if error.targets_reason().is_none() => {
+                Some(Refusal::of(Denied::UpstreamFailed))
+            }
+            EndedBy::Upstream | EndedBy::Visitor | EndedBy::Stalled => None,
+        };
+        let told = told.filter(|_| self.is_grpc);
+        told.map(|refusal| Frame::trailers(grpc::trailers(&refusal))).ok_or(error)
+    }
+
     /// The target's answer is complete: the record first, then `last`.
     fn end(&mut self, last: Option<Frame<Bytes>>) {
         let exchange = &self.exchange;
-        if let (Some(upstream), Some(lane)) = (self.upstream.take(), exchange.lane.borrow().as_ref())
+        if let (Some(Hold::Alone(upstream)), Some(lane)) =
+            (self.upstream.take(), exchange.lane.borrow().as_ref())
             && exchange.upload.done.get()
         {
             exchange.core.keep(lane, upstream);

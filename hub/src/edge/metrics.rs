@@ -48,6 +48,8 @@ pub struct Metrics {
     pub connections_refused: Count,
     /// Connections now.
     pub connections_open: Count,
+    /// Requests of HTTP/2 connections under way now.
+    pub streams_open: Count,
     /// Answers by the first digit of their status, 1xx (upgrades) to 5xx.
     pub answers: [Count; 5],
     /// Answers that the edge made itself about a share.
@@ -65,12 +67,16 @@ pub struct Metrics {
     pub upstream_reused: Count,
     pub upstream_failed: Count,
     pub upstream_retried: Count,
+    /// Requests that waited for an agent that had just gone.
+    pub agent_waits: Count,
     pub banners: Count,
     pub upgrades: Count,
     /// Connections cut because a visitor made no progress.
     pub stalled: Count,
     /// Request heads that took too long.
     pub slow_heads: Count,
+    /// HTTP/2 connections ended because of frames that cost work and carry nothing.
+    pub floods: Count,
 }
 
 impl Metrics {

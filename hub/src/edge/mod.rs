@@ -7,14 +7,26 @@ pub mod options;
 pub mod server;
 
 mod conn;
+mod frame_meter;
+mod head_scan;
+mod visitor_io;
+
+mod connection;
+mod http2;
+
+mod body;
 mod route;
 
 mod proxy;
 
 mod exchange;
+mod multiplexed;
+mod trailers;
+mod upload;
 mod upstream;
 
 mod banner;
+mod grpc;
 mod headers;
 mod page;
 

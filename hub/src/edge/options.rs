@@ -37,7 +37,11 @@ pub struct EdgeOptions {
     /// How long a connection is kept without a request.
     pub keep_alive_ms: u64,
     pub visitor_stall_ms: u64,
+    /// How long an HTTP/2 visitor is silent before he is asked whether he is there; after twice that he is gone.
+    pub silence_ms: u64,
     pub upstream_timeout_ms: u64,
+    /// How long a request waits for an agent that has just gone; 0: not at all.
+    pub agent_wait_ms: u64,
     /// How long a connection to a target is kept without a request.
     pub upstream_idle_ms: u64,
     /// Kept connections to one share's target, and to all, per core.
@@ -70,7 +74,9 @@ impl Default for EdgeOptions {
             head_timeout_ms: 15_000,
             keep_alive_ms: 75_000,
             visitor_stall_ms: 120_000,
+            silence_ms: 30_000,
             upstream_timeout_ms: 60_000,
+            agent_wait_ms: 2_000,
             upstream_idle_ms: 30_000,
             upstream_idle_per_share: 256,
             upstream_idle_max: 1_024,
@@ -94,6 +100,7 @@ impl EdgeOptions {
             .head_timeout_ms
             .min(self.keep_alive_ms)
             .min(self.visitor_stall_ms)
+            .min(self.silence_ms)
             .min(self.upstream_timeout_ms);
         Duration::from_millis(shortest.min(self.running_after_ms) / 4)
             .clamp(Duration::from_millis(10), SWEEP_MAX)

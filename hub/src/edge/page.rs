@@ -38,6 +38,13 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, "share_not_found", "There is no such link. Check the address.")
     }
 
+    /// The same bytes could be read as another request.
+    pub(super) fn ambiguous_head() -> Self {
+        let message = "The request's head can be read in more than one way: its lines end with CRLF, and the length of \
+                       its body is said once.";
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
     /// The bare host has nothing there.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address.")
@@ -47,6 +54,30 @@ impl Refusal {
     pub(super) fn cannot_log() -> Self {
         let message = "The hub cannot record accesses right now. Try again in a moment.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "cannot_log", message)
+    }
+
+    /// The hub stops, and what still ran is cut off.
+    pub(super) fn draining() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "The hub is stopping. Try again in a moment.")
+    }
+
+    /// The target could not be reached, in words that say nothing of where it is.
+    pub(super) fn unreachable(why: &str) -> Self {
+        let refusal = Self::of(Denied::UpstreamFailed);
+        let why = why.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
+        let message = if says(&["refused"]) {
+            "The service behind this link refused the connection. Is it running?"
+        } else if says(&["timed out", "timeout", "does not answer", "within"]) {
+            "The service behind this link did not accept a connection in time. Is it running?"
+        } else if says(&["lookup", "look up", "resolve", "no address", "not known"]) {
+            "The host name of the service behind this link was not found."
+        } else if says(&["certificate", "tls", "handshake"]) {
+            "The service behind this link did not agree on an encrypted connection."
+        } else {
+            return refusal;
+        };
+        Self { message: message.to_owned(), ..refusal }
     }
 
     /// More requests than a limit allows.
@@ -196,4 +227,30 @@ fn page(refusal: &Refusal, request_id: &str) -> String {
     writeln!(html, "</p><p><small>{code}<br>{request_id}</small></p></font></td></tr></table></body></html>")
         .expect("a string takes everything");
     html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreachable_target_is_told_in_words_that_do_not_say_where_it_is() {
+        for (why, expected) in [
+            ("db.internal:3000: Connection refused (os error 111)", "refused the connection"),
+            ("db.internal:3000: it does not answer within 5 seconds", "in time"),
+            ("db.internal:3000: Connection timed out (os error 110)", "in time"),
+            (
+                "db.internal:3000: failed to lookup address information: Name or service not known",
+                "was not found",
+            ),
+            ("db.internal:3000: the name has no address", "was not found"),
+            ("db.internal:443: invalid peer certificate: Expired", "encrypted connection"),
+            ("db.internal:3000: No route to host (os error 113)", "did not answer"),
+        ] {
+            let refusal = Refusal::unreachable(why);
+            assert_eq!((refusal.status.as_u16(), refusal.code), (502, "upstream_failed"));
+            assert!(refusal.message.contains(expected), "{why}: {}", refusal.message);
+            assert!(!refusal.message.contains("db.internal"), "{}", refusal.message);
+        }
+    }
 }

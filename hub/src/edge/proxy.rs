@@ -4,7 +4,7 @@
 //! path, rate, proxied. Tokens of what the request runs under are taken before `Routes` is asked, so that an end that
 //! comes in between is seen by one of the two.
 
-use std::{collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, rc::Rc, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use domain::{
@@ -13,45 +13,66 @@ use domain::{
     share::{Share, ShareCreated},
 };
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
-    header::{ACCEPT, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, TRANSFER_ENCODING, USER_AGENT},
-    uri::PathAndQuery,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY, USER_AGENT},
 };
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use projections::{catalog::ShareKey, routes::Entry};
 
 use super::{
     banner,
-    exchange::{Answer, Busy, Exchange, Flow, Guard, Proxied},
+    body::VisitorBody,
+    conn::{ConnState, Cut, Flaws},
+    connection::ConnCtx,
+    exchange::{Answer, Busy, Exchange, Flow, Guard, Proxied, Trailers},
+    grpc,
     headers::{self, ForwardedFor, Seen},
-    options::{PublicPlace, PublicRequest},
-    page::{self, Refusal},
+    options::PublicPlace,
+    page::Refusal,
     recorder::Visit,
     route::{self, Head, Place},
-    server::{ConnCtx, Core},
-    upstream::{Lane, Upload, Upstream},
+    server::Core,
+    upstream::{Hold, Upstream},
 };
-use crate::{limits, secrets::sha256};
+use crate::secrets::sha256;
 
 mod checks;
 mod document;
+mod own;
 mod relay;
+mod request;
 mod send;
 
 /// Answers one request.
 pub(super) async fn serve(
     core: Rc<Core>,
     ctx: Rc<ConnCtx>,
-    request: Request<Incoming>,
+    request: Request<VisitorBody>,
 ) -> Result<Response<Answer>, Infallible> {
-    let has_fragment = ctx.state.begin_request();
+    let mut flaws = ctx.state.begin_request();
     let busy = Busy(Arc::clone(&ctx.state));
     let (parts, body) = request.into_parts();
+    if headers::has_odd_coding(&parts.headers) {
+        flaws = Flaws(flaws.0 | Flaws::LENGTHS.0);
+    }
     let accept = parts.headers.get(ACCEPT).cloned();
-    let mut visitor = Visitor { core, ctx, parts, accept, has_fragment };
+    let is_call = grpc::is_call(parts.version, &parts.headers);
+    let mut visitor = Visitor { core, ctx, parts, accept, is_call, flaws };
+    trailers_left(&visitor.ctx.state).await;
     Ok(visitor.answer(busy, body).await)
+}
+
+/// Waits until the trailers of the answer before have left: they must not find anything behind them.
+async fn trailers_left(state: &ConnState) {
+    if !state.trailing.is_set() {
+        return;
+    }
+    std::future::poll_fn(|cx| {
+        state.register(cx);
+        if state.trailing.is_set() && state.cut() == Cut::Not { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
 }
 
 /// A request's head and where it came from.
@@ -61,7 +82,9 @@ struct Visitor {
     parts: http::request::Parts,
     /// What answers of our own are chosen by; the other headers move on to the target.
     accept: Option<HeaderValue>,
-    has_fragment: bool,
+    /// A gRPC call.
+    is_call: bool,
+    flaws: Flaws,
 }
 
 /// A share that a request was led to, with everything that the parse of its head gave.
@@ -74,6 +97,13 @@ struct Found {
     prefix: String,
     /// Where this request is sent: a browser's navigation in path form.
     origin: Option<String>,
+}
+
+/// Where a request that passed the checks is on its way.
+struct Way<'a> {
+    found: &'a Found,
+    created: &'a ShareCreated,
+    exchange: &'a Rc<Exchange>,
 }
 
 /// An answer of the edge itself about a share.
@@ -91,7 +121,7 @@ impl From<Denied> for Own {
 }
 
 impl Visitor {
-    async fn answer(&mut self, busy: Busy, body: Incoming) -> Response<Answer> {
+    async fn answer(&mut self, busy: Busy, body: VisitorBody) -> Response<Answer> {
         let head = Head {
             method: &self.parts.method,
             uri: &self.parts.uri,
@@ -103,9 +133,13 @@ impl Visitor {
             Ok(routed) => routed,
             Err(bad) => {
                 let refusal = Refusal::new(StatusCode::BAD_REQUEST, "bad_request", bad.to_string());
+                self.flaws = Flaws(self.flaws.0 | Flaws::HOST.0);
                 return self.refuse(&refusal, Guard::Busy(busy));
             }
         };
+        if self.is_ambiguous() && !matches!(routed.place, Place::Link { .. } | Place::Slug { .. }) {
+            return self.refuse(&Refusal::ambiguous_head(), Guard::Busy(busy));
+        }
         let routes = &self.core.shared.deps.routes;
         let found = match routed.place {
             Place::Nothing => return self.refuse(&Refusal::not_found(), Guard::Busy(busy)),
@@ -128,7 +162,15 @@ impl Visitor {
                         prefix: format!("/shared/{token}"),
                         origin: self
                             .is_navigation()
-                            .then(|| route::slug_origin(&routed.host, slug, base, &options.scheme))
+                            .then(|| {
+                                route::slug_origin(
+                                    &routed.host,
+                                    slug,
+                                    base,
+                                    &options.scheme,
+                                    self.ctx.peer.is_secure,
+                                )
+                            })
                             .flatten(),
                         share,
                     }
@@ -171,7 +213,7 @@ impl Visitor {
     }
 
     /// Answers a request to a share, and has it recorded.
-    async fn visit(&mut self, found: Found, busy: Busy, body: Incoming) -> Response<Answer> {
+    async fn visit(&mut self, found: Found, busy: Busy, body: VisitorBody) -> Response<Answer> {
         let share = Arc::clone(&found.share);
         let Some(created) = &share.state.created else { return self.unknown_share(busy) };
         let Some(slot) = self.core.shared.deps.recorder.admit() else {
@@ -181,12 +223,11 @@ impl Visitor {
         let visit = self.visit_of(created.workspace_id, created.share_id, created.tunnel_id, &found.path);
         let exchange = Exchange::new(Rc::clone(&self.core), busy, slot, visit);
         *self.ctx.exchange.borrow_mut() = Rc::downgrade(&exchange);
-        let lane = match self.check(&found, created) {
-            Ok(lane) => lane,
-            Err(own) => return self.own(own, exchange).await,
+        let answered = match self.check(&found, created, &exchange).await {
+            Ok(()) => self.proxy(&found, created, &exchange, body).await,
+            Err(own) => Err(own),
         };
-        *exchange.lane.borrow_mut() = Some(Rc::clone(&lane));
-        match self.proxy(&found, created, &lane, &exchange, body).await {
+        match answered {
             Ok(response) => response,
             Err(own) => self.own(own, exchange).await,
         }
@@ -211,12 +252,14 @@ impl Visitor {
     }
 
     fn forwarded(&self) -> Rc<ForwardedFor> {
-        let mut known = self.ctx.forwarded.borrow_mut();
+        let peer = &self.ctx.peer;
+        let mut known = peer.forwarded.borrow_mut();
         if let Some(known) = known.as_ref() {
             return Rc::clone(known);
         }
         let proxies = &self.core.shared.options.trusted_proxies;
-        let fresh = Rc::new(ForwardedFor::new(self.ctx.peer, &self.parts.headers, proxies));
+        let scheme = if peer.is_secure { "https" } else { "http" };
+        let fresh = Rc::new(ForwardedFor::new(peer.ip, scheme, &self.parts.headers, proxies));
         if fresh.is_fixed() {
             *known = Some(Rc::clone(&fresh));
         }
@@ -228,25 +271,34 @@ impl Visitor {
         &mut self,
         found: &Found,
         created: &ShareCreated,
-        lane: &Rc<Lane>,
         exchange: &Rc<Exchange>,
-        body: Incoming,
+        body: VisitorBody,
     ) -> Result<Response<Answer>, Own> {
         let is_websocket = headers::wants_websocket(&self.parts.headers) && body.is_end_stream();
         let upgrade = is_websocket.then(|| self.parts.extensions.remove::<OnUpgrade>()).flatten();
         let wants_document = self.core.shared.options.banner
             && banner::asks_for_document(&self.parts.method, &self.parts.headers);
-        let (request, shown_banner) =
-            self.request(found, created, lane, exchange, body, upgrade.is_some(), wants_document)?;
-        let (response, upstream) = self.send(lane, exchange, request).await?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(upgrade) = upgrade else { return Err(Denied::UpstreamFailed.into()) };
-            return self.switch(exchange, response, upstream, upgrade).await;
-        }
+        let (mut request, shown_banner) =
+            self.request(found, created, exchange, body, upgrade.is_some(), wants_document)?;
+        let way = Way { found, created, exchange };
+        let (response, hold) = if self.is_call {
+            let (response, lease) = self.send_call(&way, request).await?;
+            (response, Hold::Shared(lease))
+        } else {
+            self.listen_to_interim(exchange, &mut request);
+            let (response, upstream) = self.send(&way, request).await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let Some(upgrade) = upgrade else { return Err(Denied::UpstreamFailed.into()) };
+                return self.switch(exchange, response, upstream, upgrade).await;
+            }
+            (response, Hold::Alone(upstream))
+        };
+        send::interim_left(exchange).await;
+        let lane = exchange.lane().ok_or(Denied::UpstreamFailed)?;
         let (mut parts, incoming) = response.into_parts();
         parts.version = Version::HTTP_11;
         headers::drop_hop_by_hop(&mut parts.headers);
-        let seen = Seen { prefix: &found.prefix, target: &lane.target };
+        let seen = Seen { prefix: &found.prefix, target: &lane.origin };
         seen.rewrite(&mut parts.headers);
         if !found.prefix.is_empty() {
             guard_link(&mut parts.headers);
@@ -259,19 +311,26 @@ impl Visitor {
             incoming,
             ahead: VecDeque::new(),
             is_complete: false,
-            upstream: Some(upstream),
+            upstream: Some(hold),
+            is_grpc: self.is_call,
+            trailers: match self.parts.version {
+                Version::HTTP_2 => Trailers::Frame,
+                // There is no place for them but behind a last chunk.
+                Version::HTTP_11 if !parts.headers.contains_key(CONTENT_LENGTH) => Trailers::Socket,
+                _ => Trailers::Dropped,
+            },
             injector: None,
             flow: Flow::Streaming,
         });
         if wants_document && let Some(coding) = banner::document_coding(parts.status, &parts.headers) {
-            self.prepare_banner(coding, &mut parts.headers, &mut proxied, lane).await?;
+            self.prepare_banner(coding, &mut parts.headers, &mut proxied, &lane).await?;
         }
         exchange.decide(parts.status, None);
         if proxied.incoming.is_end_stream() && proxied.ahead.is_empty() {
-            if let Some(upstream) = proxied.upstream.take()
+            if let Some(Hold::Alone(upstream)) = proxied.upstream.take()
                 && exchange.upload.done.get()
             {
-                self.core.keep(lane, upstream);
+                self.core.keep(&lane, upstream);
             }
             if !exchange.finish_head().await {
                 return Ok(self.refuse(&Refusal::cannot_log(), Guard::Exchange(Rc::clone(exchange))));
@@ -282,74 +341,9 @@ impl Visitor {
         Ok(Response::from_parts(parts, Answer::Proxied(proxied)))
     }
 
-    /// The request as the target gets it, and whether the visitor holds a document with a banner.
-    #[expect(clippy::too_many_arguments, reason = "one caller; a struct for it would only rename them")]
-    fn request(
-        &mut self,
-        found: &Found,
-        created: &ShareCreated,
-        lane: &Lane,
-        exchange: &Rc<Exchange>,
-        body: Incoming,
-        is_upgrade: bool,
-        wants_document: bool,
-    ) -> Result<(Request<Upload>, bool), Own> {
-        let limit = self.core.shared.options.body_bytes_max;
-        if limit != 0 && body.size_hint().lower() > limit {
-            return Err(too_large());
-        }
-        let forwarded = self.forwarded();
-        let mut headers = std::mem::take(&mut self.parts.headers);
-        let is_chunked = headers.contains_key(TRANSFER_ENCODING);
-        headers::drop_hop_by_hop(&mut headers);
-        let host = headers.remove(HOST);
-        forwarded.set(&mut headers, host.as_ref());
-        headers::set_host(&mut headers, lane.host.clone());
-        if created.allowed_methods.is_some() {
-            headers::drop_method_overrides(&mut headers);
-        }
-        if is_upgrade {
-            headers::set_websocket(&mut headers);
-        }
-        let identity = wants_document && banner::wants_identity(&headers);
-        let shown_banner = wants_document && headers::ask_for_document(&mut headers, identity);
-        let upload = if body.is_end_stream() {
-            exchange.upload.done.set(true);
-            Upload::Empty
-        } else {
-            if is_chunked {
-                // Said in so many words: hyper would take a GET of unknown length for one without a body.
-                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-            Upload::Stream {
-                incoming: body,
-                progress: Rc::clone(&exchange.upload),
-                conn: Arc::clone(&exchange.conn),
-                bytes_max: limit,
-            }
-        };
-        let mut request = Request::new(upload);
-        *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = self.uri(found)?;
-        *request.headers_mut() = headers;
-        Ok((request, shown_banner))
-    }
-
-    /// The visitor's own bytes after the link prefix.
-    fn uri(&self, found: &Found) -> Result<Uri, Own> {
-        let whole = self.parts.uri.path_and_query();
-        if found.prefix.is_empty()
-            && let Some(whole) = whole
-        {
-            return Ok(Uri::from(whole.clone()));
-        }
-        let text = match self.parts.uri.query() {
-            Some(query) => format!("{}?{query}", found.path),
-            None => found.path.clone(),
-        };
-        PathAndQuery::from_maybe_shared(Bytes::from(text))
-            .map(Uri::from)
-            .map_err(|_| Denied::BadRequest.into())
+    /// Whether somebody else could read another request in the same bytes.
+    fn is_ambiguous(&self) -> bool {
+        self.flaws.has(Flaws::LENGTHS) || self.flaws.has(Flaws::BARE_LF) || self.flaws.has(Flaws::HOST)
     }
 
     /// The target agreed to a WebSocket: from here on bytes are only carried.
@@ -378,82 +372,7 @@ impl Visitor {
         let guard = Guard::Exchange(Rc::clone(exchange));
         Ok(Response::from_parts(parts, Answer::Own(None, guard)))
     }
-
-    /// An answer of our own about a share: recorded, then given.
-    async fn own(&self, own: Own, exchange: Rc<Exchange>) -> Response<Answer> {
-        let response = match own {
-            Own::Left => {
-                exchange.finish(Some(exchange.conn.cut().ended_by()), None);
-                return self.refuse(&Refusal::of(Denied::BadRequest), Guard::Exchange(exchange));
-            }
-            Own::Refused(denied, refusal) => {
-                exchange.decide(refusal.status, Some(denied));
-                page::refusal(&refusal, self.accept.as_ref(), self.core.request_id())
-            }
-            Own::Answered(response) => {
-                exchange.decide(response.status(), None);
-                *response
-            }
-        };
-        exchange.bytes_out.set(response.body().len() as u64);
-        if !exchange.finish_head().await {
-            return self.refuse(&Refusal::cannot_log(), Guard::Exchange(exchange));
-        }
-        response.map(|body| Answer::Own(Some(body), Guard::Exchange(exchange)))
-    }
-
-    fn refuse(&self, refusal: &Refusal, guard: Guard) -> Response<Answer> {
-        page::refusal(refusal, self.accept.as_ref(), self.core.request_id())
-            .map(|body| Answer::Own(Some(body), guard))
-    }
-
-    fn unknown_share(&self, busy: Busy) -> Response<Answer> {
-        self.core.shared.metrics.unknown_shares.add(1);
-        self.refuse(&Refusal::unknown_share(), Guard::Busy(busy))
-    }
-
-    /// Counts a request with a token or slug that is not in memory; the limit that it breaks, if it breaks one.
-    fn too_many_unknown(&self) -> Option<limits::Verdict> {
-        let shared = &self.core.shared;
-        let address = limits::Key::address(limits::Scope::UnknownShare, self.forwarded().visitor);
-        [
-            (address, shared.options.limit_public_per_min),
-            (limits::Key::all(limits::Scope::UnknownShare), shared.options.limit_unknown_per_min),
-        ]
-        .into_iter()
-        .map(|(key, limit)| shared.deps.limiter.check(key, limit))
-        .find(|verdict| !verdict.allowed)
-    }
-
-    /// The two API paths that a visitor with nothing but the link may ask.
-    async fn public(
-        &self,
-        place: PublicPlace,
-        token: String,
-        busy: Busy,
-        body: Incoming,
-    ) -> Response<Answer> {
-        let Ok(body) = Limited::new(body, PUBLIC_BODY_BYTES_MAX).collect().await else {
-            let refusal =
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too long.");
-            return self.refuse(&refusal, Guard::Busy(busy));
-        };
-        let request = PublicRequest {
-            place,
-            token,
-            method: self.parts.method.clone(),
-            headers: self.parts.headers.clone(),
-            body: body.to_bytes(),
-            visitor: self.forwarded().visitor,
-            request: self.core.request_id(),
-        };
-        let response = (self.core.shared.deps.public)(request).await;
-        response.map(|body| Answer::Own(Some(body), Guard::Busy(busy)))
-    }
 }
-
-/// The longest body of a request to the public API paths (bytes): a query has at most 10,000 characters.
-const PUBLIC_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// A link in path form has its token in the address, and shares its origin with every other link.
 fn guard_link(headers: &mut HeaderMap) {
@@ -466,10 +385,4 @@ fn guard_link(headers: &mut HeaderMap) {
         let sandbox = HeaderValue::from_static("sandbox allow-scripts allow-forms allow-popups");
         headers.append(CONTENT_SECURITY_POLICY, sandbox);
     }
-}
-
-fn too_large() -> Own {
-    let message = "The request's body is longer than this hub allows.";
-    let refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message);
-    Own::Refused(Denied::BadRequest, Box::new(refusal))
 }

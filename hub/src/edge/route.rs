@@ -112,7 +112,11 @@ fn host_of<'a>(head: &Head<'a>) -> Result<Host<'a>, BadHead> {
     let host = match (values.next(), values.next()) {
         (Some(_), Some(_)) => return Err(BadHead::HostCount),
         (Some(value), None) => Some(parse_host(value.to_str().map_err(|_| BadHead::HostForm)?)?),
-        (None, _) if head.version >= Version::HTTP_11 => return Err(BadHead::HostCount),
+        (None, _) if head.version == Version::HTTP_11 => return Err(BadHead::HostCount),
+        // HTTP/2 says it in `:authority`.
+        (None, _) if head.version > Version::HTTP_11 && head.uri.authority().is_none() => {
+            return Err(BadHead::HostCount);
+        }
         (None, _) => None,
     };
     let Some(authority) = head.uri.authority() else {
@@ -176,18 +180,21 @@ fn parse_host(text: &str) -> Result<Host<'_>, BadHead> {
 }
 
 /// The origin at which a browser that came by the bare host reaches a share alone; `None` where no such name works.
-/// `scheme` is what visitors use for the base domain.
+/// `scheme` is what visitors use for the base domain, `is_secure` whether this one's connection is encrypted.
 pub(super) fn slug_origin(
     host: &Host<'_>,
     slug: &str,
     base_domain: Option<&str>,
     scheme: &str,
+    is_secure: bool,
 ) -> Option<String> {
+    let scheme = if is_secure { "https" } else { scheme };
     let port = host.port.map(|port| format!(":{port}")).unwrap_or_default();
     // Browsers resolve names below `localhost` to the loopback address by themselves.
     let local = host.name == "localhost" || host.name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if local {
-        return Some(format!("http://{slug}.localhost{port}"));
+        let scheme = if is_secure { "https" } else { "http" };
+        return Some(format!("{scheme}://{slug}.localhost{port}"));
     }
     base_domain.map(|domain| format!("{scheme}://{slug}.{domain}{port}"))
 }

@@ -7,24 +7,17 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
-    rc::{Rc, Weak},
+    net::SocketAddr,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use domain::ids::{RequestId, ShareId};
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    server::conn::http1::{Builder, UpgradeableConnection},
-    service::Service,
-};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
@@ -33,24 +26,29 @@ use tokio::{
 };
 
 use super::{
-    conn::{ConnState, Cut, Tick, TickLimits, VisitorIo},
-    exchange::{Answer, Exchange},
-    headers::ForwardedFor,
+    conn::{ConnState, Cut, Tick, TickLimits},
+    connection::{self, Accepted, ConnCtx},
+    exchange::Exchange,
     metrics::Metrics,
     options::{EdgeDeps, EdgeOptions},
-    proxy,
     upstream::{Lane, Upstream},
+    visitor_io::Open,
 };
 use crate::secrets::random_bytes;
 
 /// A request head takes at most this much (bytes); more is answered with 431.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The listeners' queue of connections that nobody has accepted yet.
 const BACKLOG: i32 = 1_024;
 /// How long a closed connection is read on, so that the last answer is not overtaken by a reset.
 const LINGER_MS: u64 = 2_000;
 /// How long a document's first bytes are waited for before it passes without a banner.
 const SNIFF_MS: u64 = 2_000;
+/// How long a target may leave `Expect: 100-continue` unanswered before the body is sent all the same (RFC 9110, section
+/// 10.1.1: not indefinitely).
+const EXPECT_MS: u64 = 1_000;
+/// Requests of one core that may wait for agents to come back: others are refused at once.
+const AGENT_WAITERS_MAX: usize = 1_024;
 /// How long cut connections get to say goodbye.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -159,22 +157,15 @@ pub(super) struct Core {
     pub lanes: RefCell<HashMap<ShareId, Rc<Lane>>>,
     conns: RefCell<Vec<Rc<ConnCtx>>>,
     clock: Arc<AtomicU32>,
-    draining: Cell<bool>,
+    pub draining: Cell<bool>,
     idle: IdleLimits,
     pub limits: TickLimits,
     /// For request ids, which are no secrets.
     random: Cell<u64>,
-}
-
-/// A connection as its core knows it.
-#[derive(Debug)]
-pub(super) struct ConnCtx {
-    pub state: Arc<ConnState>,
-    pub peer: IpAddr,
-    pub peer_text: String,
-    /// Known after the first request, where it is the same for all.
-    pub forwarded: RefCell<Option<Rc<ForwardedFor>>>,
-    pub exchange: RefCell<Weak<Exchange>>,
+    /// Requests that wait for an agent to come back.
+    waiting: Cell<usize>,
+    /// The `Date` of answers, and the second it is for.
+    date: RefCell<(u64, HeaderValue)>,
 }
 
 impl Core {
@@ -197,12 +188,54 @@ impl Core {
                 head: options.ticks(options.head_timeout_ms),
                 stall: options.ticks(options.visitor_stall_ms),
                 linger: options.ticks(LINGER_MS),
+                silence: options.ticks(options.silence_ms),
                 upstream: options.ticks(options.upstream_timeout_ms),
                 sniff: options.ticks(SNIFF_MS),
+                expect: options.ticks(EXPECT_MS),
             },
             random: Cell::new(u64::from_le_bytes(seed)),
+            waiting: Cell::new(0),
+            date: RefCell::new((u64::MAX, HeaderValue::from_static(""))),
             shared,
         })
+    }
+
+    /// The state of a new connection.
+    pub(super) fn connection_state(&self) -> Arc<ConnState> {
+        ConnState::new(Arc::clone(&self.clock), Arc::clone(&self.shared.metrics))
+    }
+
+    /// Has the sweep, a revocation and the drain find a connection or stream, as long as somebody else holds it.
+    pub(super) fn register(&self, ctx: &Rc<ConnCtx>) {
+        self.conns.borrow_mut().push(Rc::clone(ctx));
+    }
+
+    /// Whether there are as many connections and HTTP/2 requests as there may be, on all cores together.
+    pub(super) fn is_full(&self) -> bool {
+        let metrics = &self.shared.metrics;
+        metrics.connections_open.get() + metrics.streams_open.get() >= self.shared.options.connections_max
+    }
+
+    /// A place among those who wait for agents to come back, until dropped.
+    pub(super) fn wait_for_agent(self: &Rc<Self>) -> Option<Waiting> {
+        let waiting = self.waiting.get();
+        (waiting < AGENT_WAITERS_MAX).then(|| {
+            self.waiting.set(waiting + 1);
+            Waiting(Rc::clone(self))
+        })
+    }
+
+    /// The `Date` of an answer that is given now.
+    pub(super) fn date(&self) -> HeaderValue {
+        let now = SystemTime::UNIX_EPOCH
+            + Duration::from_millis(u64::try_from(self.shared.deps.clock.now().millis()).unwrap_or(0));
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.0 != second {
+            let text = httpdate::fmt_http_date(now);
+            *date = (second, HeaderValue::try_from(text).expect("a date is ASCII"));
+        }
+        date.1.clone()
     }
 
     /// A fresh id for a request that gets an answer of our own.
@@ -271,8 +304,7 @@ impl Core {
             let share = deps.routes.share(lane.share);
             let gate = share.map(|share| deps.routes.gate(&share.state, now));
             match gate {
-                // A pause refuses new requests and lets running ones go on.
-                Some(Ok(_) | Err(domain::access::Denied::TunnelPaused)) => {}
+                Some(Ok(_)) => {}
                 Some(Err(_)) | None => self.end_lane(&lane),
             }
             let idle = lane.sweep(self.clock.load(Relaxed), self.idle.kept_for);
@@ -286,6 +318,16 @@ impl Core {
                 self.lanes.borrow_mut().remove(&lane.share);
             }
         }
+    }
+}
+
+/// A request's place among those who wait for an agent.
+#[derive(Debug)]
+pub(super) struct Waiting(Rc<Core>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
     }
 }
 
@@ -370,66 +412,12 @@ async fn accept(core: Rc<Core>, listener: TcpListener) {
 fn welcome(core: &Rc<Core>, socket: TcpStream, peer: SocketAddr) {
     let metrics = &core.shared.metrics;
     metrics.connections_accepted.add(1);
-    if metrics.connections_open.get() >= core.shared.options.connections_max {
+    if core.is_full() {
         metrics.connections_refused.add(1);
         return;
     }
     // A socket that is gone already says so at its first read.
     let _ = socket.set_nodelay(true);
-    let state = ConnState::new(Arc::clone(&core.clock), Arc::clone(metrics));
-    let ctx = Rc::new(ConnCtx {
-        state: Arc::clone(&state),
-        peer: peer.ip().to_canonical(),
-        peer_text: peer.to_string(),
-        forwarded: RefCell::default(),
-        exchange: RefCell::default(),
-    });
-    core.conns.borrow_mut().push(Rc::clone(&ctx));
-    let service = Requests { core: Rc::clone(core), ctx: Rc::clone(&ctx) };
-    let connection = Builder::new()
-        .half_close(false)
-        .header_read_timeout(None)
-        .max_header_size(HEAD_BYTES_MAX)
-        .max_buf_size(HEAD_BYTES_MAX * 2)
-        .serve_connection(VisitorIo::new(socket, state), service)
-        .with_upgrades();
-    tokio::task::spawn_local(Connection { core: Rc::clone(core), is_closing: false, connection });
-}
-
-/// hyper's view of the requests of one connection.
-#[derive(Debug)]
-struct Requests {
-    core: Rc<Core>,
-    ctx: Rc<ConnCtx>,
-}
-
-impl Service<Request<Incoming>> for Requests {
-    type Response = Response<Answer>;
-    type Error = std::convert::Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Box::pin(proxy::serve(Rc::clone(&self.core), Rc::clone(&self.ctx), request))
-    }
-}
-
-/// A connection's task: asked to close when the core drains.
-struct Connection {
-    core: Rc<Core>,
-    is_closing: bool,
-    connection: UpgradeableConnection<VisitorIo, Requests>,
-}
-
-impl Future for Connection {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        if this.core.draining.get() && !this.is_closing {
-            this.is_closing = true;
-            Pin::new(&mut this.connection).graceful_shutdown();
-        }
-        // Errors are the visitor's: what he sent was no HTTP, or he left.
-        Pin::new(&mut this.connection).poll(cx).map(|_| ())
-    }
+    let open = Open::new(metrics);
+    connection::serve(core, Accepted { socket, peer, is_secure: false, speaks: None, open });
 }

@@ -4,25 +4,17 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt, io,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use domain::{
     ids::{AgentId, ShareId, TunnelId},
-    target::Target,
+    target::{Protocol, Target},
     tunnel::{Tunnel, TunnelCreated},
 };
-use http::HeaderValue;
-use http_body::{Body, Frame, SizeHint};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{Builder, SendRequest},
-};
+use http::{HeaderValue, Uri, uri::PathAndQuery};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use projections::routes::Entry;
 use schemas::frames::StreamKind;
@@ -31,8 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     banner,
-    conn::{ConnState, Tick},
-    server::{Core, IdleLimits},
+    conn::Tick,
+    headers::Origin,
+    multiplexed::{Connections, Lease},
+    server::{Core, HEAD_BYTES_MAX, IdleLimits},
+    trailers::{TargetIo, Trailing},
+    upload::Upload,
 };
 use crate::{running::Under, streams::OpenError};
 
@@ -43,14 +39,15 @@ pub(super) struct Lane {
     pub tunnel: TunnelId,
     pub agent: AgentId,
     to: Target,
-    /// The target's `host:port`.
-    pub target: String,
+    /// The target as it and its visitors name it.
+    pub origin: Origin,
     /// The same as `Host`.
     pub host: HeaderValue,
     pub markup: Rc<str>,
     under: [CancellationToken; 3],
     ended: Cell<bool>,
     idle: RefCell<Vec<Idle>>,
+    multiplexed: Connections,
     watcher: RefCell<Option<AbortHandle>>,
 }
 
@@ -79,19 +76,20 @@ impl Lane {
         let details = tunnel.state.open()?;
         let (tunnel, agent) = (details.created.tunnel_id, details.created.agent_id);
         let running = &core.shared.deps.running;
-        let target = details.created.target.to_string();
+        let origin = origin_of(&details.created);
         let lane = Rc::new(Self {
             share,
             tunnel,
             agent,
             to: details.created.target.clone(),
-            host: HeaderValue::try_from(target.as_str()).ok()?,
-            target,
+            host: HeaderValue::try_from(origin.authority()).ok()?,
+            origin,
             markup: banner::markup(name).into(),
             under: [Under::Share(share), Under::Tunnel(tunnel), Under::Agent(agent)]
                 .map(|under| running.token(under)),
             ended: Cell::new(false),
             idle: RefCell::default(),
+            multiplexed: Connections::default(),
             watcher: RefCell::default(),
         });
         let [on_share, on_tunnel, on_agent] = lane.under.clone();
@@ -112,7 +110,15 @@ impl Lane {
 
     /// Whether it leads where the tunnel leads now.
     pub(super) fn leads_to(&self, tunnel: &TunnelCreated) -> bool {
-        self.tunnel == tunnel.tunnel_id && self.agent == tunnel.agent_id && self.to == tunnel.target
+        self.tunnel == tunnel.tunnel_id
+            && self.agent == tunnel.agent_id
+            && self.to == tunnel.target
+            && self.origin.scheme == scheme_of(tunnel.protocol)
+    }
+
+    /// A path of the target with everything that stands before it.
+    pub(super) fn absolute(&self, path: PathAndQuery) -> http::Result<Uri> {
+        Uri::builder().scheme(self.origin.scheme).authority(self.host.as_bytes()).path_and_query(path).build()
     }
 
     /// Whether nothing has ended since its tokens were taken.
@@ -124,6 +130,7 @@ impl Lane {
     pub(super) fn end(&self) {
         self.ended.set(true);
         self.idle.borrow_mut().clear();
+        self.multiplexed.end();
     }
 
     /// A kept connection, the warmest first.
@@ -140,9 +147,10 @@ impl Lane {
     /// Opens a connection.
     pub(super) async fn open(&self, core: &Core, peer: &str) -> Result<Upstream, OpenError> {
         let stream = core.shared.deps.streams.open(self.agent, self.tunnel, StreamKind::Http, peer).await?;
+        let trailing = Arc::<Trailing>::default();
         let (sender, connection) = Builder::new()
             .max_header_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(TargetIo::new(stream, Arc::clone(&trailing))))
             .await
             .map_err(|error| OpenError::TargetUnreachable(error.to_string()))?;
         let task = tokio::task::spawn_local(async move {
@@ -150,13 +158,36 @@ impl Lane {
             let _ = connection.with_upgrades().await;
         });
         core.shared.metrics.upstream_opened.add(1);
-        Ok(Upstream { sender, task: Task(task.abort_handle()), reused: false })
+        Ok(Upstream { sender, task: Task(task.abort_handle()), reused: false, trailing })
+    }
+
+    /// A place on an HTTP/2 connection: one that is open, or a new one. Whoever comes while one is being opened waits
+    /// for it.
+    pub(super) async fn lease(&self, core: &Core, peer: &str) -> Result<Lease, OpenError> {
+        if let Some(lease) = self.multiplexed.lease() {
+            core.shared.metrics.upstream_reused.add(1);
+            return Ok(lease);
+        }
+        let _turn = self.multiplexed.opening.lock().await;
+        if let Some(lease) = self.multiplexed.lease() {
+            core.shared.metrics.upstream_reused.add(1);
+            return Ok(lease);
+        }
+        if !self.is_running() {
+            return Err(OpenError::AgentOffline);
+        }
+        let stream = core.shared.deps.streams.open(self.agent, self.tunnel, StreamKind::Http2, peer).await?;
+        let begun = self.multiplexed.begin(stream).await;
+        core.shared.metrics.upstream_opened.add(1);
+        begun.map_err(|error| OpenError::TargetUnreachable(error.to_string()))
     }
 
     /// Keeps a connection whose last exchange ended cleanly.
     pub(super) fn keep(&self, upstream: Upstream, now: Tick, limits: &IdleLimits) {
         let mut idle = self.idle.borrow_mut();
-        if self.is_running() && !upstream.sender.is_closed() && idle.len() < limits.per_share {
+        // Whoever answers before he has read everything gets no next request behind it.
+        let is_drained = !upstream.sender.is_closed() && !upstream.trailing.is_set();
+        if self.is_running() && is_drained && idle.len() < limits.per_share {
             idle.push(Idle { upstream, since: now });
         }
     }
@@ -165,7 +196,7 @@ impl Lane {
     pub(super) fn sweep(&self, now: Tick, kept_for: Tick) -> usize {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|kept| now.wrapping_sub(kept.since) < kept_for && !kept.upstream.sender.is_closed());
-        idle.len()
+        idle.len() + self.multiplexed.sweep(now, kept_for)
     }
 
     /// Drops the coldest kept connections beyond `most`.
@@ -176,8 +207,17 @@ impl Lane {
     }
 }
 
-/// A target's response head may take this much (bytes).
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+fn scheme_of(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Https => "https",
+        Protocol::Http | Protocol::Auto | Protocol::Tcp | Protocol::Udp => "http",
+    }
+}
+
+fn origin_of(tunnel: &TunnelCreated) -> Origin {
+    let Target { host, port } = &tunnel.target;
+    Origin { scheme: scheme_of(tunnel.protocol), host: host.clone(), port: *port }
+}
 
 /// A connection to the target; dropping it closes the stream at once.
 #[derive(Debug)]
@@ -186,6 +226,8 @@ pub(super) struct Upstream {
     #[expect(dead_code, reason = "kept for its drop")]
     task: Task,
     pub reused: bool,
+    /// A request's trailers on their way.
+    pub trailing: Arc<Trailing>,
 }
 
 #[derive(Debug)]
@@ -197,115 +239,9 @@ impl Drop for Task {
     }
 }
 
-/// How far an upload has come.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    pub bytes: Cell<u64>,
-    /// Everything was handed to the upstream connection.
-    pub done: Cell<bool>,
-    pub failure: Cell<Option<UploadFailure>>,
-}
-
-/// Why an upload did not come to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum UploadFailure {
-    /// Longer than the hub allows.
-    TooLarge,
-    /// The visitor's chunks are none.
-    Malformed,
-    /// The visitor left, or was cut.
-    Left,
-}
-
-impl UploadFailure {
-    fn of(error: &hyper::Error) -> Self {
-        let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-        match io.map(io::Error::kind) {
-            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Malformed,
-            Some(_) | None => Self::Left,
-        }
-    }
-}
-
-/// A request's body on its way to the target.
-pub(super) enum Upload {
-    Empty,
-    Stream { incoming: Incoming, progress: Rc<Progress>, conn: Arc<ConnState>, bytes_max: u64 },
-}
-
-impl fmt::Debug for Upload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if matches!(self, Self::Empty) { "Empty" } else { "Stream" })
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Self::Stream { conn, .. } = self {
-            conn.await_body(false);
-        }
-    }
-}
-
-/// Why an upload stopped.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum UploadError {
-    #[error("the request's body is longer than the hub allows")]
-    TooLarge,
-    #[error(transparent)]
-    Visitor(#[from] hyper::Error),
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = UploadError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let Self::Stream { incoming, progress, conn, bytes_max } = self.get_mut() else {
-            return Poll::Ready(None);
-        };
-        let polled = Pin::new(&mut *incoming).poll_frame(cx);
-        conn.await_body(polled.is_pending());
-        match polled {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Ok(frame))) => {
-                let len = frame.data_ref().map_or(0, |data| data.len());
-                let bytes = progress.bytes.get() + u64::try_from(len).unwrap_or(u64::MAX);
-                progress.bytes.set(bytes);
-                if *bytes_max != 0 && bytes > *bytes_max {
-                    progress.failure.set(Some(UploadFailure::TooLarge));
-                    return Poll::Ready(Some(Err(UploadError::TooLarge)));
-                }
-                if incoming.is_end_stream() {
-                    progress.done.set(true);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                progress.failure.set(Some(UploadFailure::of(&error)));
-                Poll::Ready(Some(Err(error.into())))
-            }
-            Poll::Ready(None) => {
-                progress.done.set(true);
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Stream { incoming, .. } => incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Stream { incoming, .. } => incoming.size_hint(),
-        }
-    }
+/// What a request holds of its way to the target until it is over.
+#[derive(Debug)]
+pub(super) enum Hold {
+    Alone(Upstream),
+    Shared(#[expect(dead_code, reason = "kept for its drop")] Lease),
 }

@@ -81,23 +81,65 @@ fn a_get_with_a_chunked_body_keeps_it() {
 }
 
 #[test]
-fn trailers_pass_in_both_directions() {
-    let (sent, seen) = mpsc::channel();
-    let rig = Rig::new(target(move |mut conn| {
-        let head = conn.head();
-        let (chunks, trailers) = conn.chunked();
-        sent.send((head, chunks.concat(), trailers)).unwrap();
-        conn.send("HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n");
+fn trailers_pass_in_both_directions_whether_anybody_announced_them_or_not() {
+    for (request_head, answer_head) in
+        [("TE: trailers\r\nTrailer: X-Up\r\n", "Trailer: X-Sum\r\n"), ("", ""), ("TE: trailers\r\n", "")]
+    {
+        let (sent, seen) = mpsc::channel();
+        let rig = Rig::new(target(move |mut conn| {
+            while let Some(head) = conn.try_head() {
+                let (chunks, trailers) = conn.chunked();
+                sent.send((head, chunks.concat(), trailers)).unwrap();
+                conn.send(format!(
+                    "HTTP/1.1 200 OK\r\n{answer_head}Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\
+                     X-Sum: 7\r\nX-Sum: 8\r\nContent-Length: 3\r\n\r\n"
+                ));
+            }
+        }));
+        let mut visitor = rig.visitor();
+        for _ in 0..3 {
+            let more = format!("{request_head}Transfer-Encoding: chunked\r\n");
+            visitor.send(rig.request("POST /", &more, "3\r\nabc\r\n0\r\nX-Up: 9\r\n\r\n"));
+            let head = visitor.head();
+            assert_eq!(head.get("trailer"), (!answer_head.is_empty()).then_some("X-Sum"));
+            let sums = [("x-sum".to_owned(), "7".to_owned()), ("x-sum".to_owned(), "8".to_owned())];
+            assert_eq!(visitor.chunked(), (vec![b"hi".to_vec()], sums.to_vec()));
+            let (head, body, trailers) = seen.recv().unwrap();
+            assert_eq!(head.get("te"), request_head.contains("TE").then_some("trailers"));
+            let up = vec![("x-up".to_owned(), "9".to_owned())];
+            assert_eq!((body.as_slice(), trailers), (b"abc".as_slice(), up));
+        }
+        assert_eq!(
+            rig.streams.opened.load(std::sync::atomic::Ordering::SeqCst),
+            1,
+            "the connection was kept"
+        );
+    }
+}
+
+#[test]
+fn trailers_stay_behind_their_own_answer_in_a_pipeline() {
+    let rig = Rig::new(answering(|head, _| {
+        let path = head.path();
+        // A body that looks like an end of chunks.
+        let body = format!("0\r\n\r\n{path}\r\n0\r\n\r\n");
+        let trailer = if path.ends_with('0') { String::new() } else { format!("X-Path: {path}\r\n") };
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        format!("{head}{:x}\r\n{body}\r\n0\r\n{trailer}\r\n", body.len()).into_bytes()
     }));
     let mut visitor = rig.visitor();
-    let more = "TE: trailers\r\nTrailer: X-Up\r\nTransfer-Encoding: chunked\r\n";
-    visitor.send(rig.request("POST /", more, "3\r\nabc\r\n0\r\nX-Up: 9\r\n\r\n"));
-    let head = visitor.head();
-    assert_eq!(head.get("trailer"), Some("X-Sum"));
-    assert_eq!(visitor.chunked(), (vec![b"hi".to_vec()], vec![("x-sum".to_owned(), "7".to_owned())]));
-    let (head, body, trailers) = seen.recv().unwrap();
-    assert_eq!(head.get("te"), Some("trailers"));
-    assert_eq!((body.as_slice(), trailers), (b"abc".as_slice(), vec![("x-up".to_owned(), "9".to_owned())]));
+    let requests: String = (0..50).map(|n| rig.request(&format!("GET /{n}"), "", "")).collect();
+    visitor.send(requests);
+    for n in 0..50 {
+        assert_eq!(visitor.head().status(), 200);
+        let (chunks, trailers) = visitor.chunked();
+        assert_eq!(chunks.concat(), format!("0\r\n\r\n/{n}\r\n0\r\n\r\n").as_bytes());
+        let expected = (n % 10 != 0).then(|| ("x-path".to_owned(), format!("/{n}")));
+        assert_eq!(trailers, expected.into_iter().collect::<Vec<_>>());
+    }
+    // A visitor who does not know chunks gets none of this.
+    let answer = rig.visitor().ask(format!("GET /shared/{TOKEN}/1 HTTP/1.0\r\n\r\n"));
+    assert_eq!(answer.text(), "0\r\n\r\n/1\r\n0\r\n\r\n");
 }
 
 #[test]

@@ -146,24 +146,19 @@ fn a_share_that_expires_ends_its_running_streams_without_being_told() {
 }
 
 #[test]
-fn a_pause_refuses_new_requests_and_lets_running_ones_go_on() {
-    let (go, wait) = mpsc::channel::<()>();
-    let wait = parking_lot::Mutex::new(wait);
-    let rig = Rig::new(target(move |mut conn| {
-        conn.head();
-        conn.send(ENDLESS);
-        wait.lock().recv().unwrap();
-        conn.send("0\r\n\r\n");
-    }));
+fn a_pause_refuses_new_requests_and_ends_running_ones() {
+    let (address, has_ended, _begun) = watched(ENDLESS);
+    let rig = Rig::new(address);
     let mut visitor = rig.visitor();
     visitor.send(rig.request("GET /", "", ""));
     visitor.head();
     assert_eq!(visitor.chunk(), b"begin");
+    let paused = Instant::now();
     rig.apply_to_tunnel(tunnel::Event::Paused(tunnel::TunnelPaused {}));
     let refused = rig.get("/");
     assert_eq!((refused.status(), refused.code().as_str()), (503, "tunnel_paused"));
-    go.send(()).unwrap();
-    assert_eq!(visitor.chunk(), b"");
+    assert!(visitor.is_over());
+    assert!(has_ended.recv_timeout(PATIENCE).unwrap() - paused < A_SECOND);
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub(crate) struct Straight {
     target: SocketAddr,
     pub(crate) is_connected: AtomicBool,
     pub(crate) opened: AtomicUsize,
+    /// Of these, for HTTP/2.
+    pub(crate) opened_http2: AtomicUsize,
 }
 
 impl Streams for Straight {
@@ -87,8 +89,9 @@ impl Streams for Straight {
         kind: StreamKind,
         _: &'a str,
     ) -> BoxFuture<'a, Result<Stream, OpenError>> {
-        assert_eq!(kind, StreamKind::Http);
+        assert!(matches!(kind, StreamKind::Http | StreamKind::Http2), "{kind:?}");
         self.opened.fetch_add(1, Ordering::SeqCst);
+        self.opened_http2.fetch_add(usize::from(kind == StreamKind::Http2), Ordering::SeqCst);
         Box::pin(async {
             tokio::net::TcpStream::connect(self.target)
                 .await
@@ -390,7 +393,12 @@ impl Rig {
         let routes = Arc::new(Routes::default());
         let running = Arc::new(Running::default());
         let is_connected = AtomicBool::new(true);
-        let streams = Arc::new(Straight { target, is_connected, opened: AtomicUsize::new(0) });
+        let streams = Arc::new(Straight {
+            target,
+            is_connected,
+            opened: AtomicUsize::new(0),
+            opened_http2: AtomicUsize::new(0),
+        });
         let recorder = Recorder::start(
             setup.recorder,
             RecorderDeps {

@@ -77,7 +77,7 @@ fn a_visitor_cannot_choose_his_own_address() {
     headers.insert("x-forwarded-looking", HeaderValue::from_static("1"));
     headers.insert("x-frame", HeaderValue::from_static("stays"));
     let host = HeaderValue::from_static("s.localhost:7080");
-    let visitor = ForwardedFor::new("::ffff:192.0.2.1".parse().unwrap(), &headers, &[]);
+    let visitor = ForwardedFor::new("::ffff:192.0.2.1".parse().unwrap(), "http", &headers, &[]);
     assert_eq!(visitor.visitor, "192.0.2.1".parse::<IpAddr>().unwrap());
     visitor.set(&mut headers, Some(&host));
     expect(
@@ -95,7 +95,7 @@ fn a_visitor_cannot_choose_his_own_address() {
 #[test]
 fn an_ipv6_visitor_is_quoted_in_forwarded() {
     let mut headers = HeaderMap::new();
-    ForwardedFor::new("2001:db8::1".parse().unwrap(), &headers.clone(), &[]).set(&mut headers, None);
+    ForwardedFor::new("2001:db8::1".parse().unwrap(), "http", &headers.clone(), &[]).set(&mut headers, None);
     assert_eq!(headers["forwarded"], "for=\"[2001:db8::1]\";proto=http");
     assert_eq!(headers["x-forwarded-for"], "2001:db8::1");
 }
@@ -105,7 +105,7 @@ fn behind_a_trusted_proxy_the_last_untrusted_address_is_the_visitor() {
     let proxies = ["10.0.0.0/8".parse().unwrap()];
     let of = |peer: &str, named: &str| {
         let headers = map(&[("x-forwarded-for", named)]);
-        ForwardedFor::new(peer.parse().unwrap(), &headers, &proxies).visitor.to_string()
+        ForwardedFor::new(peer.parse().unwrap(), "http", &headers, &proxies).visitor.to_string()
     };
     assert_eq!(of("10.0.0.1", "6.6.6.6, 192.0.2.7, 10.0.0.2"), "192.0.2.7");
     assert_eq!(of("10.0.0.1", "nonsense"), "10.0.0.1");
@@ -116,7 +116,7 @@ fn behind_a_trusted_proxy_the_last_untrusted_address_is_the_visitor() {
         ("x-forwarded-proto", "https"),
         ("x_forwarded_for", "6.6.6.6"),
     ]);
-    let visitor = ForwardedFor::new("10.0.0.1".parse().unwrap(), &headers, &proxies);
+    let visitor = ForwardedFor::new("10.0.0.1".parse().unwrap(), "http", &headers, &proxies);
     visitor.set(&mut headers, None);
     expect(
         &headers,
@@ -157,13 +157,18 @@ fn only_a_websocket_may_upgrade() {
 
 #[test]
 fn locations_and_cookies_are_seen_from_the_link() {
-    let link = Seen { prefix: "/shared/tok", target: "localhost:3000" };
-    let slug = Seen { prefix: "", target: "localhost:3000" };
+    let target = Origin { scheme: "http", host: "localhost".to_owned(), port: 3000 };
+    let link = Seen { prefix: "/shared/tok", target: &target };
+    let slug = Seen { prefix: "", target: &target };
     for (location, by_link, by_slug) in [
         ("/login", "/shared/tok/login", "/login"),
         ("http://localhost:3000/login?a", "/shared/tok/login?a", "/login?a"),
         ("https://localhost:3000", "/shared/tok/", "/"),
         ("http://localhost:30001/x", "http://localhost:30001/x", "http://localhost:30001/x"),
+        ("HTTP://127.0.0.1:3000/", "/shared/tok/", "/"),
+        ("//[::1]:3000?x", "/shared/tok/?x", "/?x"),
+        ("http://evil@localhost:3000/", "http://evil@localhost:3000/", "http://evil@localhost:3000/"),
+        ("http://localhost/", "http://localhost/", "http://localhost/"),
         ("//cdn.example/x", "//cdn.example/x", "//cdn.example/x"),
         ("https://other.example/x", "https://other.example/x", "https://other.example/x"),
         ("next", "next", "next"),
@@ -189,6 +194,59 @@ fn locations_and_cookies_are_seen_from_the_link() {
             assert_eq!(values.len(), 2, "cookies stay separate");
         }
     }
+}
+
+#[test]
+fn a_port_that_the_scheme_implies_is_left_out_and_understood() {
+    let origin = |scheme, host: &str, port| Origin { scheme, host: host.to_owned(), port };
+    assert_eq!(origin("https", "shop.example", 443).authority(), "shop.example");
+    assert_eq!(origin("http", "shop.example", 443).authority(), "shop.example:443");
+    assert_eq!(origin("http", "::1", 80).authority(), "[::1]");
+    let target = origin("https", "shop.example", 443);
+    let seen = Seen { prefix: "", target: &target };
+    for (location, expected) in [
+        ("https://shop.example/a", "/a"),
+        ("https://Shop.Example:443", "/"),
+        ("//shop.example/a", "/a"),
+        ("http://shop.example/a", "http://shop.example/a"),
+        ("https://shop.example.evil/a", "https://shop.example.evil/a"),
+    ] {
+        let mut headers = map(&[("location", location)]);
+        seen.rewrite(&mut headers);
+        assert_eq!(headers["location"], expected, "{location}");
+    }
+}
+
+#[test]
+fn cookies_of_http_2_become_one_line() {
+    let mut headers = map(&[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2; c=3")]);
+    join_cookies(&mut headers);
+    expect(&headers, &[("cookie", "a=1; b=2; c=3"), ("x", "y")]);
+}
+
+#[test]
+fn only_one_plain_chunked_says_how_a_body_is_coded() {
+    for (codings, is_odd) in [
+        (&[][..], false),
+        (&["chunked"], false),
+        (&["Chunked"], false),
+        (&["gzip, chunked"], true),
+        (&["chunked, chunked"], true),
+        (&["identity", "chunked"], true),
+    ] {
+        let mut headers = HeaderMap::new();
+        for coding in codings {
+            headers.append("transfer-encoding", HeaderValue::from_static(coding));
+        }
+        assert_eq!(has_odd_coding(&headers), is_odd, "{codings:?}");
+    }
+}
+
+#[test]
+fn path_overrides_are_removed_in_every_spelling() {
+    let mut headers = map(&[("X-Original-URL", "/admin"), ("x_rewrite_url", "/admin"), ("x-url", "stays")]);
+    drop_path_overrides(&mut headers);
+    expect(&headers, &[("x-url", "stays")]);
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! The checks between a share that was found and its target, in the order of the contract (product.md section 3).
 
-use std::rc::Rc;
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use domain::{
     access::Denied,
-    ids::ShareId,
+    ids::{AgentId, ShareId},
     policy::{
         methods::{self, Asked, Decision},
         paths::{self, PathRefusal},
@@ -23,33 +26,36 @@ use projections::routes::Entry;
 use super::{Found, Own, Visitor};
 use crate::{
     edge::{
-        banner, headers,
+        banner,
+        conn::Flaws,
+        exchange::Exchange,
+        headers,
         page::{self, Refusal},
+        server::Shared,
         upstream::Lane,
     },
     limits,
 };
 
+/// An agent that left longer ago is away, and nobody waits for it.
+const AGENT_LEFT_WITHIN: Duration = Duration::from_secs(10);
+/// After a start of the hub, an agent whose state changed so lately left because the former hub stopped.
+const AGENT_DRAINED_WITHIN_MS: i64 = 60_000;
+/// How often whoever waits for an agent looks.
+const AGENT_LOOK_EVERY: Duration = Duration::from_millis(25);
+
 impl Visitor {
-    /// The checks, in the order of the contract.
-    pub(super) fn check(&self, found: &Found, created: &ShareCreated) -> Result<Rc<Lane>, Own> {
-        let deps = &self.core.shared.deps;
-        let now = deps.clock.now();
-        // A lane that this core has holds its tokens since long before `found` was read.
-        let known = self.core.lanes.borrow().get(&found.id).cloned();
-        let known = known.filter(|lane| lane.is_running());
-        let tunnel = deps.routes.gate(&found.share.state, now)?;
-        let leads_to = &tunnel.state.open().ok_or(Denied::TunnelGone)?.created;
-        if !serves_http(leads_to) {
-            return Err(Denied::NotServed.into());
+    /// The checks, in the order of the contract. The exchange has its lane then.
+    pub(super) async fn check(
+        &self,
+        found: &Found,
+        created: &ShareCreated,
+        exchange: &Exchange,
+    ) -> Result<(), Own> {
+        if self.is_ambiguous() {
+            return Err(Own::Refused(Denied::BadRequest, Box::new(Refusal::ambiguous_head())));
         }
-        let lane = match known {
-            Some(lane) if lane.leads_to(leads_to) => lane,
-            Some(_) | None => self.fresh_lane(found.id, created, &tunnel)?,
-        };
-        if !deps.streams.is_connected(lane.agent) {
-            return Err(Denied::AgentOffline.into());
-        }
+        self.connected(found, created, exchange).await?;
         self.check_method(created)?;
         self.check_path(created, &found.path)?;
         self.check_rate(created)?;
@@ -60,7 +66,79 @@ impl Visitor {
                 return Err(Own::Answered(Box::new(redirect)));
             }
         }
-        Ok(lane)
+        Ok(())
+    }
+
+    /// The way to the share's target, if its agent is there, or comes back soon enough.
+    async fn connected(&self, found: &Found, created: &ShareCreated, exchange: &Exchange) -> Result<(), Own> {
+        let streams = &self.core.shared.deps.streams;
+        let lane = self.lane(found, created)?;
+        let agent = lane.agent;
+        exchange.take_lane(lane);
+        if streams.is_connected(agent) {
+            return Ok(());
+        }
+        if !self.agent_returns(agent, exchange).await {
+            return Err(Denied::AgentOffline.into());
+        }
+        exchange.take_lane(self.lane(found, created)?);
+        Ok(())
+    }
+
+    /// The way to a share's target, if it may be used now.
+    pub(super) fn lane(&self, found: &Found, created: &ShareCreated) -> Result<Rc<Lane>, Own> {
+        let deps = &self.core.shared.deps;
+        // A lane that this core has holds its tokens since long before `found` was read.
+        let known = self.core.lanes.borrow().get(&found.id).cloned();
+        let known = known.filter(|lane| lane.is_running());
+        let tunnel = deps.routes.gate(&found.share.state, deps.clock.now())?;
+        let leads_to = &tunnel.state.open().ok_or(Denied::TunnelGone)?.created;
+        if !serves_http(leads_to) {
+            return Err(Denied::NotServed.into());
+        }
+        match known {
+            Some(lane) if lane.leads_to(leads_to) => Ok(lane),
+            Some(_) | None => self.fresh_lane(found.id, created, &tunnel),
+        }
+    }
+
+    /// Waits for an agent that has just gone; whether it is back. A request that waits costs nothing but its place.
+    pub(super) async fn agent_returns(&self, agent: AgentId, exchange: &Exchange) -> bool {
+        let Shared { options, deps, metrics } = &*self.core.shared;
+        let patience = Duration::from_millis(options.agent_wait_ms);
+        if patience.is_zero() || !self.has_just_left(agent) {
+            return false;
+        }
+        let Some(_place) = self.core.wait_for_agent() else { return false };
+        metrics.agent_waits.add(1);
+        let begun = Instant::now();
+        let mut looks = tokio::time::interval(AGENT_LOOK_EVERY);
+        while begun.elapsed() < patience {
+            looks.tick().await;
+            if deps.streams.is_connected(agent) {
+                return true;
+            }
+            // What ended meanwhile is answered as what it is.
+            let lane = exchange.lane();
+            let may_go_on = lane.and_then(|lane| deps.routes.share(lane.share));
+            let gate = may_go_on.map(|share| deps.routes.gate(&share.state, deps.clock.now()));
+            if !matches!(gate, Some(Ok(_))) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether an agent was there a moment ago: here, or at this hub before it was started anew.
+    fn has_just_left(&self, agent: AgentId) -> bool {
+        let deps = &self.core.shared.deps;
+        let running = &deps.running;
+        running.left_within(agent, AGENT_LEFT_WITHIN)
+            || running.started_within(AGENT_LEFT_WITHIN)
+                && deps.routes.agent(agent).is_some_and(|agent| {
+                    let left = agent.changed_at.plus_ms(AGENT_DRAINED_WITHIN_MS) > deps.clock.now();
+                    agent.state.session.is_some() || agent.state.epoch > 0 && left
+                })
     }
 
     /// A lane whose tokens are taken now; the share is judged again afterwards.
@@ -105,9 +183,9 @@ impl Visitor {
 
     fn check_path(&self, created: &ShareCreated, path: &str) -> Result<(), Own> {
         let Some(rules) = &created.allowed_paths else {
-            return if self.has_fragment { Err(Denied::BadRequest.into()) } else { Ok(()) };
+            return if self.flaws.has(Flaws::FRAGMENT) { Err(Denied::BadRequest.into()) } else { Ok(()) };
         };
-        if self.has_fragment {
+        if self.flaws.has(Flaws::FRAGMENT) {
             return Err(Denied::AmbiguousPath.into());
         }
         match paths::check(rules, path.as_bytes()) {

@@ -13,7 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWriteExt as _, ReadBuf};
 
-use super::super::{conn::Cut, exchange::Exchange, server::ConnCtx, upstream::Upstream};
+use super::super::{conn::Cut, connection::ConnCtx, exchange::Exchange, upstream::Upstream};
 
 /// After one side has ended, the other may say this long what it still has to say.
 const LINGER: Duration = Duration::from_secs(5);

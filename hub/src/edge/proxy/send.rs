@@ -1,17 +1,22 @@
 //! A request on its way: on a kept connection or a fresh one, and no longer than it may wait.
 
-use std::{rc::Rc, task::Poll};
+use std::{sync::Arc, task::Poll};
 
 use domain::access::Denied;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use super::{Own, Visitor, too_large};
+use super::{Own, Visitor, Way, request::too_large};
 use crate::{
     edge::{
-        conn::Tick,
+        conn::{Cut, Tick},
         exchange::Exchange,
-        upstream::{Lane, Upload, UploadFailure, Upstream},
+        headers,
+        multiplexed::Lease,
+        page::Refusal,
+        server::Core,
+        upload::{Upload, UploadFailure},
+        upstream::{Lane, Upstream},
     },
     streams::OpenError,
 };
@@ -21,39 +26,37 @@ impl Visitor {
     /// once, where sending the request twice cannot do twice what it asks for.
     pub(super) async fn send(
         &self,
-        lane: &Rc<Lane>,
-        exchange: &Rc<Exchange>,
+        way: &Way<'_>,
         mut request: Request<Upload>,
     ) -> Result<(Response<Incoming>, Upstream), Own> {
-        let mut kept = lane.checkout();
+        let exchange = way.exchange;
+        let mut kept = exchange.lane().and_then(|lane| lane.checkout());
         loop {
             let mut upstream = match kept.take() {
                 Some(upstream) => {
                     self.core.shared.metrics.upstream_reused.add(1);
                     upstream
                 }
-                None => self.open(lane, exchange).await?,
+                None => self.opened(way, Lane::open).await?,
             };
+            request.body_mut().lead_to(&upstream.trailing);
             let again = (upstream.reused && is_repeatable(&request)).then(|| copy(&request));
             let sent = wait(exchange, self.core.limits.upstream, upstream.sender.try_send_request(request));
-            let error = match sent.await {
+            let mut error = match sent.await {
                 Ok(Ok(response)) => return Ok((response, upstream)),
                 Ok(Err(error)) => error,
                 Err(stopped) => return Err(self.stopped(stopped, exchange)),
             };
-            match exchange.upload.failure.get() {
-                Some(UploadFailure::TooLarge) => return Err(too_large()),
-                Some(UploadFailure::Malformed) => return Err(Denied::BadRequest.into()),
-                Some(UploadFailure::Left) => return Err(Own::Left),
-                None => {}
+            if let Some(own) = upload_failed(exchange) {
+                return Err(own);
             }
-            let mut error = error;
             let untouched = error.take_message();
             if upstream.reused
                 && let Some(next) = untouched.or(again)
             {
                 self.core.shared.metrics.upstream_retried.add(1);
                 request = next;
+                self.listen_to_interim(exchange, &mut request);
                 continue;
             }
             self.core.shared.metrics.upstream_failed.add(1);
@@ -61,39 +64,132 @@ impl Visitor {
         }
     }
 
-    async fn open(&self, lane: &Rc<Lane>, exchange: &Rc<Exchange>) -> Result<Upstream, Own> {
-        let opened = lane.open(&self.core, &self.ctx.peer_text);
-        let error = match wait(exchange, self.core.limits.upstream, opened).await {
-            Ok(Ok(upstream)) => return Ok(upstream),
-            Ok(Err(error)) => error,
-            Err(stopped) => return Err(self.stopped(stopped, exchange)),
-        };
+    /// Sends a call on an HTTP/2 connection. Nothing limits how long its answer may take: a stream of events may begin
+    /// with the first event, and the visitor has a deadline of his own.
+    pub(super) async fn send_call(
+        &self,
+        way: &Way<'_>,
+        mut request: Request<Upload>,
+    ) -> Result<(Response<Incoming>, Lease), Own> {
+        let exchange = way.exchange;
+        for _ in 0..CALL_TRIES {
+            let lease = self.opened(way, Lane::lease).await?;
+            let mut error = match wait(exchange, Tick::MAX, lease.send(request)).await {
+                Ok(Ok(response)) => return Ok((response, lease)),
+                Ok(Err(error)) => error,
+                Err(stopped) => return Err(self.stopped(stopped, exchange)),
+            };
+            if let Some(own) = upload_failed(exchange) {
+                return Err(own);
+            }
+            // It was not sent: the connection had just ended.
+            let Some(untouched) = error.take_message() else { break };
+            self.core.shared.metrics.upstream_retried.add(1);
+            request = untouched;
+        }
         self.core.shared.metrics.upstream_failed.add(1);
-        Err(match error {
+        Err(Denied::UpstreamFailed.into())
+    }
+
+    /// Opens a way to the target. Nothing of the request has left: an agent that goes in between is waited for, once.
+    async fn opened<T>(
+        &self,
+        way: &Way<'_>,
+        open: impl AsyncFn(&Lane, &Core, &str) -> Result<T, OpenError>,
+    ) -> Result<T, Own> {
+        let Way { found, created, exchange } = way;
+        let mut has_waited = false;
+        loop {
+            let lane = exchange.lane().ok_or(Denied::UpstreamFailed)?;
+            let opening = open(&lane, &self.core, &self.ctx.peer.text);
+            let denied = match wait(exchange, self.core.limits.upstream, opening).await {
+                Ok(Ok(opened)) => return Ok(opened),
+                Ok(Err(OpenError::AgentOffline)) => Denied::AgentOffline,
+                Ok(Err(error)) => return Err(self.not_opened(&error)),
+                Err(Stopped::Revoked) => exchange.why_ended(),
+                Err(Stopped::Timeout) => return Err(self.stopped(Stopped::Timeout, exchange)),
+            };
+            let waits = denied == Denied::AgentOffline && !has_waited;
+            if !(waits && self.agent_returns(lane.agent, exchange).await) {
+                return Err(denied.into());
+            }
+            has_waited = true;
+            exchange.take_lane(self.lane(found, created)?);
+        }
+    }
+
+    fn not_opened(&self, error: &OpenError) -> Own {
+        self.core.shared.metrics.upstream_failed.add(1);
+        match error {
             OpenError::AgentOffline => Denied::AgentOffline.into(),
             OpenError::Timeout => Denied::UpstreamTimeout.into(),
-            OpenError::TargetUnreachable(_) | OpenError::TargetNotAllowed(_) | OpenError::Busy => {
-                Denied::UpstreamFailed.into()
+            OpenError::TargetUnreachable(why) => {
+                Own::Refused(Denied::UpstreamFailed, Box::new(Refusal::unreachable(why)))
             }
-        })
+            OpenError::TargetNotAllowed(_) | OpenError::Busy => Denied::UpstreamFailed.into(),
+        }
     }
 
     pub(super) fn stopped(&self, stopped: Stopped, exchange: &Exchange) -> Own {
-        if stopped == Stopped::Timeout {
-            self.core.shared.metrics.upstream_failed.add(1);
-            return Denied::UpstreamTimeout.into();
-        }
-        let deps = &self.core.shared.deps;
-        let lane = exchange.lane.borrow().clone();
-        let share = lane.as_ref().and_then(|lane| deps.routes.share(lane.share));
-        match share.map(|share| deps.routes.gate(&share.state, deps.clock.now())) {
-            Some(Err(denied)) => denied.into(),
-            Some(Ok(_)) if lane.is_some_and(|lane| !deps.streams.is_connected(lane.agent)) => {
-                Denied::AgentOffline.into()
+        match stopped {
+            Stopped::Timeout => {
+                self.core.shared.metrics.upstream_failed.add(1);
+                Denied::UpstreamTimeout.into()
             }
-            Some(Ok(_)) | None => Denied::UpstreamFailed.into(),
+            Stopped::Revoked => exchange.why_ended().into(),
         }
     }
+
+    /// Has what the target says before its answer passed on, and the upload begin when it wants it.
+    pub(super) fn listen_to_interim(&self, exchange: &Exchange, request: &mut Request<Upload>) {
+        if self.parts.version < Version::HTTP_11 {
+            return;
+        }
+        let conn = Arc::clone(&exchange.conn);
+        let gate = exchange.upload.gate.borrow().clone();
+        // hyper's HTTP/1 server says 100 by itself, when the body is asked for.
+        let says_continue = gate.is_some() && self.parts.version == Version::HTTP_2;
+        hyper::ext::on_informational(request, move |answer| {
+            let status = answer.status();
+            if status == StatusCode::CONTINUE {
+                if let Some(gate) = &gate {
+                    gate.open();
+                }
+                if !says_continue {
+                    return;
+                }
+            }
+            let mut own = Response::new(());
+            *own.status_mut() = status;
+            *own.headers_mut() = answer.headers().clone();
+            headers::drop_hop_by_hop(own.headers_mut());
+            conn.inform(own);
+        });
+    }
+}
+
+/// A call is sent again so often when it was not sent at all.
+const CALL_TRIES: u32 = 3;
+
+/// The answer to a visitor whose body broke off.
+fn upload_failed(exchange: &Exchange) -> Option<Own> {
+    Some(match exchange.upload.failure.get()? {
+        UploadFailure::TooLarge => too_large(),
+        UploadFailure::Malformed => Denied::BadRequest.into(),
+        UploadFailure::Left => Own::Left,
+    })
+}
+
+/// Lets informational answers leave before the final one; a visitor who takes no bytes is cut by the sweep.
+pub(super) async fn interim_left(exchange: &Exchange) {
+    std::future::poll_fn(|cx| {
+        if !exchange.conn.has_interim() || exchange.conn.cut() != Cut::Not {
+            return Poll::Ready(());
+        }
+        exchange.conn.register(cx);
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Whether sending the request twice does no more than sending it once.

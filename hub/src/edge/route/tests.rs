@@ -115,7 +115,7 @@ fn http_1_0_may_leave_the_host_out() {
 
 #[test]
 fn a_browser_is_sent_to_the_slugs_origin_where_one_works() {
-    let origin = |host: &str, base| slug_origin(&parse_host(host).unwrap(), "s", base, "https");
+    let origin = |host: &str, base| slug_origin(&parse_host(host).unwrap(), "s", base, "https", false);
     assert_eq!(origin("127.0.0.1:7080", None).as_deref(), Some("http://s.localhost:7080"));
     assert_eq!(origin("localhost", None).as_deref(), Some("http://s.localhost"));
     assert_eq!(origin("[::1]:1", None).as_deref(), Some("http://s.localhost:1"));
