@@ -304,12 +304,6 @@ impl ByHand {
         std::iter::from_fn(|| self.next()).find(|frame| frame.kind == kind).expect("such a frame")
     }
 
-    /// The next frame of a kind, if it comes soon enough. Only once: a frame may be cut in two.
-    pub(crate) fn next_within(&mut self, kind: u8, patience: std::time::Duration) -> Option<Frame> {
-        self.socket.set_read_timeout(Some(patience)).unwrap();
-        std::iter::from_fn(|| self.next()).find(|frame| frame.kind == kind)
-    }
-
     /// Reads on until the connection ends; the reason that was given, if any.
     pub(crate) fn farewell(&mut self) -> Option<u32> {
         let mut reason = None;

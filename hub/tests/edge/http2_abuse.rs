@@ -202,3 +202,38 @@ fn a_visitor_who_gives_no_sign_of_life_is_asked_and_then_gone() {
     eventually("the silent one is gone", || rig.edge.metrics.streams_open.get() == 0);
     assert_eq!(rig.records(1)[0].0.ended_by, Some(domain::access::EndedBy::Stalled));
 }
+
+/// SplitMix64: the same nonsense every time.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[test]
+fn nonsense_costs_nobody_but_its_sender() {
+    let rig = answering_paths();
+    let mut state = 2026;
+    for round in 0..400 {
+        let mut visitor = ByHand::to(&rig);
+        let head = block(&visitor.lines("POST", "/x"));
+        for _ in 0..40 {
+            let [kind, flags, stream, length] = std::array::from_fn(|_| next(&mut state));
+            let mut payload: Vec<u8> = (0..length % 64).map(|_| next(&mut state) as u8).collect();
+            if length % 3 == 0 {
+                payload = head.clone();
+                payload.truncate(payload.len() - usize::from(length % 7 == 0));
+            }
+            // Mostly frames that exist, on streams that may.
+            let kind = if kind % 8 == 0 { (kind >> 8) as u8 } else { (kind >> 8) as u8 % 10 };
+            visitor.send(frame(kind, flags as u8 & 0x2d, (stream % 12) as u32, &payload));
+        }
+        if round % 50 == 0 {
+            others_are_served(&rig);
+        }
+    }
+    others_are_served(&rig);
+    eventually("nothing is left of it", || rig.edge.metrics.streams_open.get() == 0);
+    eventually("all are gone", || rig.edge.metrics.connections_open.get() == 0);
+}
