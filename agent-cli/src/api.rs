@@ -11,6 +11,7 @@ use reqwest::{
     Method, StatusCode, Url,
     header::{AUTHORIZATION, HeaderMap, HeaderValue, LINK, USER_AGENT},
 };
+use rustls::ClientConfig;
 use schemas::{problem::Problem, rest};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -33,6 +34,7 @@ pub struct Api {
     client: reqwest::Client,
     hub: Url,
     key: Option<Secret>,
+    believing: ClientConfig,
 }
 
 /// Why a call gave no answer that can be used.
@@ -107,19 +109,24 @@ impl<'a> Call<'a> {
 }
 
 impl Api {
-    /// A client for a hub, with or without a key.
+    /// A client for a hub, with or without a key; `believing` says whom the hub must be vouched for by.
     ///
     /// # Errors
     /// The system has no resources for a client.
-    pub fn new(hub: Url, key: Option<Secret>) -> Result<Self, Failure> {
+    pub fn new(hub: Url, key: Option<Secret>, believing: ClientConfig) -> Result<Self, Failure> {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             // The agent session uses no proxy either: both work or neither.
             .no_proxy()
+            .tls_backend_preconfigured(believing.clone())
             .build()
             .map_err(|error| Failure::new("client", "no HTTP client can be made").because(&error))?;
-        Ok(Self { client, hub, key })
+        Ok(Self { client, hub, key, believing })
+    }
+    /// Whom connections to the hub believe.
+    pub fn believing(&self) -> &ClientConfig {
+        &self.believing
     }
     /// The hub's URL, with its path.
     pub fn hub(&self) -> &Url {

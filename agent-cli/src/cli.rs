@@ -23,6 +23,7 @@ Examples:
 
 Environment:
   CONNECT_HUB_URL      the hub, as --hub
+  CONNECT_CA           the authority of the hub's certificate, as --ca
   PRIVATECONNECT_TOKEN the API key, as --api-key
   NO_COLOR             no colour, as --no-color"
 )]
@@ -41,6 +42,9 @@ pub struct Global {
     /// Hub to talk to [env: CONNECT_HUB_URL] [default: http://127.0.0.1:7070]
     #[arg(short = 'H', long, global = true, value_name = "URL", help_heading = "Global options")]
     pub hub: Option<String>,
+    /// PEM file with the authority of an https hub's certificate, instead of the system's authorities [env: CONNECT_CA]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub ca: Option<PathBuf>,
     /// Config file [default: $XDG_CONFIG_HOME/private-connect/config.toml]
     #[arg(short, long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub config: Option<PathBuf>,
@@ -135,6 +139,12 @@ pub struct ExposeArgs {
     /// How long the link lives: 1h, 24h, 7d, 30d, never
     #[arg(long, requires = "link", value_name = "TIME", default_value = "24h")]
     pub link_expires: String,
+    /// Accept certificates of an https target by the issuers in this PEM file too
+    #[arg(long, value_name = "FILE", conflicts_with = "target_insecure")]
+    pub target_ca: Option<PathBuf>,
+    /// Do not check the certificate of an https target
+    #[arg(long)]
+    pub target_insecure: bool,
     /// Another target that the hub may have dialled from here (repeatable)
     #[arg(long, value_name = "HOST:PORT")]
     pub allow_target: Vec<String>,

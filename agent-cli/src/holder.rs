@@ -29,6 +29,8 @@ use seat::{Held, Seat, is_ours, jitter};
 use session::{Launch, ReachError, Session, SessionState};
 use wire::{Granted, Line, PROTOCOL, Tell, Want};
 
+use crate::agent::{Carries, CertificateCheck};
+
 /// Processes that may be attached at once; more are turned away.
 pub const ATTACHED_MAX: usize = 256;
 /// Wants that may wait for the session task.
@@ -117,12 +119,26 @@ impl Membership {
         self.want(Want::Allow(target)).await.map(drop)
     }
 
+    /// Decides how the certificate of a target is judged; the path of a file is absolute.
+    ///
+    /// # Errors
+    /// The session task has ended, or the file is no longer what it was.
+    pub async fn check_certificate(&self, target: Target, check: CertificateCheck) -> Result<(), ReachError> {
+        self.want(Want::CheckCertificate { target, check }).await.map(drop)
+    }
+
     /// Opens a local port that leads to a tunnel, as long as this process lives; answers its number.
     ///
     /// # Errors
     /// The port is taken, or cannot be opened.
-    pub async fn reach(&self, tunnel: Uuid, service: &str, port: u16) -> Result<u16, ReachError> {
-        self.want(Want::Reach { tunnel, service: service.to_owned(), port }).await
+    pub async fn reach(
+        &self,
+        tunnel: Uuid,
+        service: &str,
+        carries: Carries,
+        port: u16,
+    ) -> Result<u16, ReachError> {
+        self.want(Want::Reach { tunnel, service: service.to_owned(), carries, port }).await
     }
 
     /// From now on [`Known::targets`] says whether the target of a tunnel of this agent answers.

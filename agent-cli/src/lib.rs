@@ -6,6 +6,7 @@ pub mod cli;
 mod commands;
 pub mod failure;
 pub mod holder;
+mod hub_tls;
 pub mod output;
 pub mod settings;
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use reqwest::Url;
+use wire::tls::trust::Trust;
 
 use crate::{cli::Global, failure::Failure};
 
@@ -13,8 +14,9 @@ use config_file::{Config, ConfigFile, SavedHub};
 /// The hub when nothing names one.
 pub const DEFAULT_HUB: &str = "http://127.0.0.1:7070";
 /// Every variable that is read.
-pub const VARIABLES: [&str; 10] = [
+pub const VARIABLES: [&str; 11] = [
     "CONNECT_HUB_URL",
+    "CONNECT_CA",
     "PRIVATECONNECT_TOKEN",
     "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR",
@@ -88,6 +90,8 @@ pub struct Settings {
     /// Always with a path that ends in a slash.
     pub hub: Url,
     pub api_key: Option<Secret>,
+    /// Whom an https hub must be vouched for by.
+    pub trust: Trust,
     /// What is saved for this hub.
     pub saved: SavedHub,
     /// Targets that the agent's owner allows besides what is exposed.
@@ -125,9 +129,15 @@ impl Settings {
             .or(saved_hub.api_key.as_deref())
             .map(api_key)
             .transpose()?;
+        let ca = flags.ca.clone().or_else(|| environment.get("CONNECT_CA").map(PathBuf::from));
+        let trust = match ca.or_else(|| saved_hub.ca.clone()) {
+            Some(file) => Trust::File(file),
+            None => Trust::System,
+        };
         Ok(Self {
             hub,
             api_key,
+            trust,
             saved: saved_hub,
             allow_targets: saved.allow_targets,
             config,
@@ -139,15 +149,14 @@ impl Settings {
 fn hub_url(text: &str) -> Result<Url, Failure> {
     let wrong = |why: &str| {
         Failure::usage(format!("\"{text}\" is no hub URL: {why}"))
-            .hint("a hub URL looks like http://127.0.0.1:7070 (--hub or CONNECT_HUB_URL)")
+            .hint("a hub URL looks like https://hub.example.com or http://127.0.0.1:7070 (--hub or CONNECT_HUB_URL)")
     };
     let text = text.trim();
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let mut url = Url::parse(&with_scheme).map_err(|error| wrong(&error.to_string()))?;
     match url.scheme() {
-        "http" => {}
-        "https" => return Err(wrong("this version speaks plain http only")),
-        _ => return Err(wrong("the scheme must be http")),
+        "http" | "https" => {}
+        _ => return Err(wrong("the scheme must be https or http")),
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong("it must not hold a user name or password"));

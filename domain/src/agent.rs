@@ -108,6 +108,16 @@ pub enum DisconnectReason {
     Drained,
 }
 
+impl DisconnectReason {
+    /// Whether the agent tries to come back at once, as far as the hub can tell.
+    pub const fn may_return(self) -> bool {
+        match self {
+            Self::Lost | Self::Silent | Self::Replaced | Self::Drained => true,
+            Self::Left | Self::KeyRevoked | Self::TokenExpired | Self::Deleted | Self::Protocol => false,
+        }
+    }
+}
+
 /// A session ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

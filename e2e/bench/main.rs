@@ -17,6 +17,9 @@ use e2e::{
 };
 use serde_json::json;
 
+mod autobahn;
+mod neighbours;
+mod peers;
 mod traffic;
 
 const PASSES: usize = 3;
@@ -39,11 +42,17 @@ fn main() {
             commands();
         }
         ["traffic"] => traffic::traffic(),
+        ["bulk"] => traffic::bulk(),
         ["databases"] => databases(),
         ["commands"] => commands(),
+        ["neighbours"] => neighbours::neighbours(),
+        ["autobahn", wstest] => autobahn::compare(Path::new(wstest), "*"),
+        ["autobahn", wstest, cases] => autobahn::compare(Path::new(wstest), cases),
         ["big-log", data, share_id] => big_log(Path::new(data), share_id),
         _ => {
-            eprintln!("usage: bench [traffic | databases | commands | big-log DATA SHARE-ID]");
+            eprintln!(
+                "usage: bench [traffic | bulk | databases | commands | neighbours | autobahn WSTEST [CASES] | big-log DATA SHARE-ID]"
+            );
             std::process::exit(2);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -20,6 +21,8 @@ pub struct Machine {
     home: TempDir,
     hub_url: String,
     key: String,
+    /// What `CONNECT_CA` names.
+    ca: Option<PathBuf>,
 }
 
 /// A running `connect expose`.
@@ -57,7 +60,21 @@ impl Machine {
     /// The same for any hub.
     pub fn with(hub_url: &str, key: &str) -> Self {
         let home = tempfile::Builder::new().prefix("pc-home-").tempdir().expect("a temporary folder");
-        Self { home, hub_url: hub_url.to_owned(), key: key.to_owned() }
+        Self { home, hub_url: hub_url.to_owned(), key: key.to_owned(), ca: None }
+    }
+
+    /// The same machine, believing the authority in a file.
+    #[must_use]
+    pub fn believing(mut self, ca: &Path) -> Self {
+        self.ca = Some(ca.to_owned());
+        self
+    }
+
+    /// The same machine, believing what the system does.
+    #[must_use]
+    pub fn believing_the_system(mut self) -> Self {
+        self.ca = None;
+        self
     }
 
     /// `connect --hub URL ARGUMENTS...` on this machine.
@@ -81,6 +98,9 @@ impl Machine {
             command.env(variable, path);
         }
         command.env("HOME", self.home.path()).env("PRIVATECONNECT_TOKEN", &self.key).env("NO_COLOR", "1");
+        if let Some(ca) = &self.ca {
+            command.env("CONNECT_CA", ca);
+        }
         command.current_dir(self.home.path()).args(["--hub", &self.hub_url]).args(arguments);
         command
     }

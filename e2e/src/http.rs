@@ -23,7 +23,7 @@ pub struct Response {
 impl Response {
     /// The first header of that (lower-case) name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        first(&self.headers, name)
     }
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -40,6 +40,27 @@ impl Response {
         assert_eq!(self.status, status, "body: {}", self.text());
         if self.body.is_empty() { Value::Null } else { self.json() }
     }
+}
+
+/// A request as a target received it, with its body whole.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: String,
+    pub target: String,
+    /// As in [`Response`].
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The first header of that (lower-case) name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        first(&self.headers, name)
+    }
+}
+
+fn first<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
 /// A connection that is kept for several requests.
@@ -59,6 +80,27 @@ impl Connection {
         stream.set_write_timeout(Some(READ_TIMEOUT))?;
         stream.set_nodelay(true)?;
         Ok(Self { reader: BufReader::new(stream) })
+    }
+
+    /// A connection that a target accepted.
+    pub fn accepted(stream: TcpStream) -> Self {
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// Reads one request, on the target's side; `None` when the peer has left.
+    ///
+    /// # Errors
+    /// Those of the system, or a request that is no HTTP.
+    pub fn next_request(&mut self) -> io::Result<Option<Request>> {
+        if self.reader.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let line = self.text_line()?;
+        let mut words = line.split(' ').map(str::to_owned);
+        let (Some(method), Some(target)) = (words.next(), words.next()) else { return Err(not_http(&line)) };
+        let headers = self.headers()?;
+        let body = self.framed_body(&headers)?.unwrap_or_default();
+        Ok(Some(Request { method, target, headers, body }))
     }
 
     /// Sends bytes as they are.
@@ -144,27 +186,33 @@ impl Connection {
     }
 
     fn body(&mut self, head: &Response) -> io::Result<Vec<u8>> {
+        if let Some(body) = self.framed_body(&head.headers)? {
+            return Ok(body);
+        }
         let mut body = Vec::new();
-        if head.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+        self.reader.read_to_end(&mut body)?;
+        Ok(body)
+    }
+
+    /// The body that the head says the length of.
+    fn framed_body(&mut self, headers: &[(String, String)]) -> io::Result<Option<Vec<u8>>> {
+        let mut body = Vec::new();
+        if first(headers, "transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
             loop {
                 let line = self.text_line()?;
                 let size = line.split(';').next().unwrap_or_default().trim();
                 let size = u64::from_str_radix(size, 16).map_err(|_| not_http(&line))?;
                 if size == 0 {
                     let _trailers = self.headers()?;
-                    return Ok(body);
+                    return Ok(Some(body));
                 }
                 self.take_exactly(size, &mut body)?;
                 self.text_line()?;
             }
         }
-        match head.header("content-length") {
-            Some(length) => self.take_exactly(length.parse().map_err(|_| not_http(length))?, &mut body)?,
-            None => {
-                self.reader.read_to_end(&mut body)?;
-            }
-        }
-        Ok(body)
+        let Some(length) = first(headers, "content-length") else { return Ok(None) };
+        self.take_exactly(length.parse().map_err(|_| not_http(length))?, &mut body)?;
+        Ok(Some(body))
     }
 
     fn take_exactly(&mut self, length: u64, into: &mut Vec<u8>) -> io::Result<()> {

@@ -23,6 +23,9 @@ const TUNNEL_PORTS: u16 = 63;
 pub struct Hub {
     pub api_address: SocketAddr,
     pub edge_address: SocketAddr,
+    /// `http`, or `https` where its settings have a certificate.
+    pub api_scheme: String,
+    pub edge_scheme: String,
     process: Process,
     settings: Vec<(String, String)>,
     data: PathBuf,
@@ -40,9 +43,15 @@ impl Hub {
     /// The same with further `HUB_...` variables.
     #[track_caller]
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_at("127.0.0.1:0", "127.0.0.1:0", settings)
+    }
+
+    /// The same at these addresses of API and edge.
+    #[track_caller]
+    pub fn start_at(api: &str, edge: &str, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("pc-hub-").tempdir().expect("a temporary folder");
         let data = folder.path().join("data");
-        Self::on(data, folder, settings)
+        Self::on(data, folder, [api, edge], settings)
     }
 
     /// A hub on data that somebody else made; the data stays when the hub is dropped.
@@ -50,11 +59,11 @@ impl Hub {
     pub fn start_on(data: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("pc-hub-").tempdir().expect("a temporary folder");
         let data = data.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", data.display()));
-        Self::on(data, folder, &[])
+        Self::on(data, folder, ["127.0.0.1:0"; 2], &[])
     }
 
     #[track_caller]
-    fn on(data: PathBuf, folder: TempDir, settings: &[(&str, &str)]) -> Self {
+    fn on(data: PathBuf, folder: TempDir, [api, edge]: [&str; 2], settings: &[(&str, &str)]) -> Self {
         let ports = PortWindow::take(TUNNEL_PORTS);
         let mut all = vec![
             ("HUB_ADMIN_KEY".to_owned(), ADMIN_KEY.to_owned()),
@@ -64,8 +73,19 @@ impl Hub {
             all.push((format!("HUB_LIMIT_{limit}_PER_MIN"), "0".to_owned()));
         }
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let (process, api_address, edge_address) = serve(&data, "127.0.0.1:0", "127.0.0.1:0", &all);
-        Self { api_address, edge_address, process, settings: all, data, _folder: folder, _ports: ports }
+        let (process, [(api_scheme, api_address), (edge_scheme, edge_address)]) =
+            serve(&data, api, edge, &all);
+        Self {
+            api_address,
+            edge_address,
+            api_scheme,
+            edge_scheme,
+            process,
+            settings: all,
+            data,
+            _folder: folder,
+            _ports: ports,
+        }
     }
 
     /// Where its data is: log, views, state, keyring.
@@ -75,12 +95,17 @@ impl Hub {
 
     /// As agents name it.
     pub fn url(&self) -> String {
-        format!("http://{}", self.api_address)
+        format!("{}://{}", self.api_scheme, self.api_address)
     }
 
     /// The Control API with the admin key.
     pub fn api(&self) -> Api {
         Api { address: self.api_address, key: ADMIN_KEY.to_owned() }
+    }
+
+    /// Any signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// SIGKILL: nothing is flushed, nobody is told.
@@ -107,7 +132,7 @@ impl Hub {
         assert!(self.process.ended().is_some(), "the hub is still running");
         self.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let (api, edge) = (self.api_address.to_string(), self.edge_address.to_string());
-        let (process, api, edge) = serve(&self.data, &api, &edge, &self.settings);
+        let (process, [(_, api), (_, edge)]) = serve(&self.data, &api, &edge, &self.settings);
         assert_eq!((api, edge), (self.api_address, self.edge_address), "the addresses were given");
         self.process = process;
     }
@@ -156,6 +181,18 @@ impl Hub {
         self.process.stderr_lines().join("\n")
     }
 
+    /// A hub that should refuse to start with these settings: how it ended, and its words.
+    #[track_caller]
+    pub fn refused(api: &str, edge: &str, settings: &[(&str, &str)]) -> (ExitStatus, String) {
+        let folder = tempfile::Builder::new().prefix("pc-hub-").tempdir().expect("a temporary folder");
+        let settings: Vec<_> =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut process =
+            Process::spawn("hub", &mut serve_command(&folder.path().join("data"), api, edge, &settings));
+        let status = process.wait(SOON);
+        (status, process.stderr_lines().join("\n"))
+    }
+
     /// Another hub process on the same data, which should refuse; run to its end.
     #[track_caller]
     pub fn second(&self) -> (ExitStatus, String) {
@@ -199,18 +236,20 @@ fn serve(
     api: &str,
     edge: &str,
     settings: &[(String, String)],
-) -> (Process, SocketAddr, SocketAddr) {
+) -> (Process, [(String, SocketAddr); 2]) {
     let process = Process::spawn("hub", &mut serve_command(data, api, edge, settings));
-    let (api, edge) = process.line("`listening api=... edge=...`", SOON, listening);
-    (process, api, edge)
+    let listens = process.line("`listening api=... edge=...`", SOON, listening);
+    (process, listens)
 }
 
 /// Reads the one line that a hub prints when it is ready.
-fn listening(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+fn listening(line: &str) -> Option<[(String, SocketAddr); 2]> {
     let mut words = line.strip_prefix("listening ")?.split(' ');
-    let api = words.next()?.strip_prefix("api=http://")?.parse().ok()?;
-    let edge = words.next()?.strip_prefix("edge=http://")?.parse().ok()?;
-    Some((api, edge))
+    let mut next = |name: &str| {
+        let (scheme, address) = words.next()?.strip_prefix(name)?.split_once("://")?;
+        Some((scheme.to_owned(), address.parse().ok()?))
+    };
+    Some([next("api=")?, next("edge=")?])
 }
 
 /// `hub quickstart --json` in a folder of its own.
@@ -227,9 +266,17 @@ impl Quickstart {
     /// Starts it, with a target or with the built-in demo site.
     #[track_caller]
     pub fn start(target: Option<&str>) -> Self {
+        Self::start_with(target, &[])
+    }
+
+    /// The same with further `HUB_...` variables.
+    #[track_caller]
+    pub fn start_with(target: Option<&str>, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("pc-quickstart-").tempdir().expect("a temporary folder");
         let ports = PortWindow::take(TUNNEL_PORTS);
-        let mut command = hub_command(&[("HUB_TUNNEL_PORTS".to_owned(), ports.setting())]);
+        let mut all = vec![("HUB_TUNNEL_PORTS".to_owned(), ports.setting())];
+        all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let mut command = hub_command(&all);
         command.current_dir(folder.path()).arg("quickstart").args(target).arg("--json");
         let process = Process::spawn("hub quickstart", &mut command);
         let says = process.line("its line of JSON", SOON, |line| serde_json::from_str(line).ok());

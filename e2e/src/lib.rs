@@ -7,6 +7,8 @@
 pub mod agent;
 pub mod api;
 pub mod binaries;
+pub mod conversations;
+pub mod faketime;
 pub mod http;
 pub mod hub;
 pub mod path_cases;
@@ -14,6 +16,7 @@ pub mod ports;
 pub mod process;
 pub mod smuggling_cases;
 pub mod targets;
+pub mod tls;
 pub mod wait;
 
 pub use agent::Machine;

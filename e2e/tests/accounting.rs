@@ -30,7 +30,8 @@ fn counts_the_same(load: &[&str]) {
     let nginx = Nginx::serving(&[("file.bin", &file)]);
     let mut hub = Hub::start();
     let machine = Machine::new(&hub);
-    let exposed = machine.expose(nginx.address, "files");
+    // Said, and not found out by looking: a look would be a request more in the log.
+    let exposed = machine.expose_with(nginx.address, "files", &["--protocol", "http"]);
     let share = hub.api().create_share(&exposed.tunnel_id(), &json!({ "name": "counted" }));
     let link = format!("{}/file.bin", api::text(&share, "shareUrl").trim_end_matches('/'));
 

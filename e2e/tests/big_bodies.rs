@@ -32,9 +32,13 @@ fn bodies_of_any_size_pass_whole_and_in_little_memory() {
     for small in [0, 1, 65_535, 65_536, 65_537, 1 << 20] {
         let expected = bodies.sum(small);
         for protocol in ["--http1.1", "--http2-prior-knowledge"] {
-            assert_eq!(bodies.sum_of_download(&format!("{protocol} {url}/{small}")), expected);
-            let said = bodies.upload(small, &format!("{protocol} {url}/{small}"));
-            assert_eq!(said.split_once(' ').expect("two words").1, expected, "{said}");
+            let url = format!("{protocol} {url}/{small}");
+            for how in ["", "?chunked"] {
+                assert_eq!(bodies.sum_of_download(&format!("{url}{how}")), expected, "down, {url}{how}");
+            }
+            for said in [bodies.upload(small, &url), bodies.upload_of_known_length(small, &url)] {
+                assert_eq!(said.split_once(' ').expect("two words").1, expected, "up, {url}: {said}");
+            }
         }
     }
     let processes: [(&str, &(dyn Fn() -> u64 + Sync)); 2] =

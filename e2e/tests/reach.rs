@@ -2,8 +2,11 @@
 
 use e2e::{
     Hub, Machine,
-    targets::{Postgres, Redis, succeeds},
+    hub::ADMIN_KEY,
+    targets::{Nginx, Postgres, Redis, succeeds},
+    wait::{SOON, eventually},
 };
+use schemas::frames::STREAM_PATH;
 
 #[test]
 fn psql_works_on_the_machine_that_reaches() {
@@ -17,6 +20,26 @@ fn psql_works_on_the_machine_that_reaches() {
     assert_eq!(psql(reached.local_port, many).trim(), "20000000");
     let rows = psql(reached.local_port, "select repeat('x', 1000) from generate_series(1, 5000)");
     assert_eq!(rows.len(), 5_000 * 1_001);
+}
+
+#[test]
+fn a_middlebox_that_passes_nothing_but_websockets_passes_the_streams() {
+    let (hub, postgres) = (Hub::start(), Postgres::start());
+    let middlebox = Nginx::passing_websockets_only(hub.api_address);
+    let url = format!("http://{}", middlebox.address);
+    let (server, laptop) = (Machine::with(&url, ADMIN_KEY), Machine::with(&url, ADMIN_KEY));
+    let exposed = server.expose(postgres.address, "far-db");
+    let reached = laptop.reach("far-db");
+    let rows = psql(reached.local_port, "select repeat('x', 1000) from generate_series(1, 5000)");
+    assert_eq!(rows.len(), 5_000 * 1_001);
+    succeeds(Postgres::client("pgbench", reached.local_port).args(["-i", "-q", "-s", "1", "postgres"]));
+    drop((exposed, reached));
+    let streams = |status: u16| {
+        middlebox.log().iter().filter(|line| line.path == STREAM_PATH && line.status == status).count()
+    };
+    eventually("the middlebox to have logged both", SOON, || {
+        if streams(403) >= 2 && streams(101) >= 2 { Ok(()) } else { Err(format!("{:?}", middlebox.log())) }
+    });
 }
 
 #[test]

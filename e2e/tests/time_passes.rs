@@ -1,8 +1,6 @@
 //! What expires does so by the hub's clock: the hub is restarted a day and an hour later, by libfaketime.
 
-use std::path::PathBuf;
-
-use e2e::{Hub, Machine, api, eventually, http, targets::Nginx, wait::SOON};
+use e2e::{Hub, Machine, api, eventually, faketime, http, targets::Nginx, wait::SOON};
 use schemas::frames::{SESSION_PATH, SUBPROTOCOL};
 use serde_json::json;
 
@@ -31,7 +29,7 @@ fn a_day_later_links_keys_and_tokens_of_a_day_are_refused_and_the_others_work() 
 
     assert!(hub.terminate().success());
     hub.restart_with(&[
-        ("LD_PRELOAD", &libfaketime()),
+        ("LD_PRELOAD", &faketime::library()),
         ("FAKETIME", "+25h"),
         // Waits go on as they do; only the date changes.
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
@@ -63,14 +61,4 @@ fn a_day_later_links_keys_and_tokens_of_a_day_are_refused_and_the_others_work() 
             |name: &str| shares.iter().any(|share| share["name"] == name && share["isActive"] == true);
         if !active("a day") && active("a week") { Ok(()) } else { Err(format!("{shares:?}")) }
     });
-}
-
-/// Where Debian's package puts the library for this machine.
-fn libfaketime() -> String {
-    let folders = std::fs::read_dir("/usr/lib").expect("Debian has /usr/lib").flatten();
-    let found: Vec<PathBuf> = folders
-        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
-        .filter(|path| path.is_file())
-        .collect();
-    found.first().expect("the package faketime is installed").display().to_string()
 }

@@ -3,12 +3,7 @@
 //! A crash between any two appends leaves at most an unconfirmed claim, which the follower frees after 60 s, or a
 //! finished creation, which the repetition of the same command finds.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr, TcpListener},
-    ops::RangeInclusive,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 use domain::{
     claim::{self, ClaimKind, ClaimTaken},
@@ -29,6 +24,7 @@ use crate::{
     actors::{Done, ExecuteError, Executor, Who},
     clock::SharedClock,
     secrets::{Secret, SecretKind, Seed, hex, sha256},
+    tunnel_ports,
 };
 
 /// How many names `postgres`, `postgres-2`, … are tried before the caller is asked for one.
@@ -69,10 +65,18 @@ impl PortPool {
     fn take(&self) -> Option<u16> {
         for _ in 0..PORTS_TRIED_MAX {
             let port = self.free.lock().pop_first()?;
-            if TcpListener::bind(SocketAddr::new(self.bind, port)).is_ok() {
-                return Some(port);
+            match tunnel_ports::probe(self.bind, port) {
+                Ok(()) => return Some(port),
+                Err(refused) if refused.is_ours() => {
+                    // Another port would be refused as well, and this one may be had later.
+                    self.give_back(port);
+                    tracing::error!(%refused, "the hub has no room for another tunnel port");
+                    return None;
+                }
+                Err(refused) => {
+                    tracing::warn!(%refused, "this tunnel port is skipped until the next start");
+                }
             }
-            tracing::warn!(port, "the system refuses this tunnel port, it is skipped until the next start");
         }
         None
     }

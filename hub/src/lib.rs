@@ -22,7 +22,9 @@ pub mod limits;
 pub mod links;
 pub mod running;
 pub mod streams;
+pub mod tls;
 pub mod tunnel_ports;
+pub mod udp_ports;
 
 pub mod api;
 

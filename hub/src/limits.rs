@@ -156,10 +156,28 @@ fn slot(bucket: u64) -> usize {
     usize::try_from(bucket % BUCKETS as u64).expect("less than thirteen")
 }
 
+/// Some of the keys' windows.
+#[derive(Debug, Default)]
+struct Shard {
+    windows: HashMap<Key, Window>,
+    /// The bucket in which windows that were over were last removed: no other is over before the next one begins.
+    swept: u64,
+}
+
+impl Shard {
+    fn is_full(&mut self, keys_max: usize, bucket: u64) -> bool {
+        if self.windows.len() >= keys_max && bucket > self.swept {
+            self.windows.retain(|_, window| !window.is_over(bucket));
+            self.swept = bucket;
+        }
+        self.windows.len() >= keys_max
+    }
+}
+
 /// The limiter. Shared by every thread that serves requests.
 #[derive(Debug)]
 pub struct Limiter {
-    shards: Box<[Mutex<HashMap<Key, Window>>]>,
+    shards: Box<[Mutex<Shard>]>,
     overflow: Box<[Mutex<Window>]>,
     keys_per_shard: usize,
     hasher: RandomState,
@@ -197,26 +215,24 @@ impl Limiter {
         }
         let bucket = now_ms / BUCKET_MS;
         let mut shard = self.shards[self.place(&key, SHARDS)].lock();
-        if let Some(window) = shard.get_mut(&key) {
+        if let Some(window) = shard.windows.get_mut(&key) {
             return window.check(limit, now_ms);
         }
-        if shard.len() >= self.keys_per_shard {
-            shard.retain(|_, window| !window.is_over(bucket));
-        }
+        let is_full = shard.is_full(self.keys_per_shard, bucket);
         let mut shared = self.overflow[self.place(&key.overflow(), OVERFLOW_WINDOWS)].lock();
-        if shard.len() >= self.keys_per_shard {
+        if is_full {
             drop(shard);
             return shared.check(limit, now_ms);
         }
         // What the key counted while there was no room for it must not be forgotten.
         let start = if shared.is_over(bucket) { Window::starting(bucket) } else { *shared };
         drop(shared);
-        shard.entry(key).or_insert(start).check(limit, now_ms)
+        shard.windows.entry(key).or_insert(start).check(limit, now_ms)
     }
 
     /// How many keys have a window of their own now.
     pub fn keys(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.shards.iter().map(|shard| shard.lock().windows.len()).sum()
     }
 
     fn place(&self, key: &Key, places: usize) -> usize {

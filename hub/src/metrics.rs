@@ -7,6 +7,8 @@ use prometheus::{
     Encoder as _, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use wire::peers::Counts as PeerCounts;
+
 use crate::{api::Ports, edge::metrics::Metrics as EdgeMetrics, event_log::segments::LogStats};
 
 /// The hub's metrics.
@@ -21,6 +23,9 @@ pub struct Metrics {
     log_damaged: IntGauge,
     views: IntGaugeVec,
     uptime: IntGauge,
+    certificate_not_after: IntGaugeVec,
+    certificate_stale: IntGaugeVec,
+    handshakes_failed: IntCounterVec,
     edge_connections: IntGauge,
     edge_streams: IntGauge,
     edge_responses: IntCounterVec,
@@ -30,8 +35,8 @@ pub struct Metrics {
     scrape: Mutex<()>,
 }
 
-/// The totals of the edge and of the log: name, help, value.
-fn totals(edge: &EdgeMetrics, log: &LogStats) -> [(&'static str, &'static str, u64); 19] {
+/// The totals of the edge, of the UDP ports and of the log: name, help, value.
+fn totals(edge: &EdgeMetrics, udp: &PeerCounts, log: &LogStats) -> [(&'static str, &'static str, u64); 22] {
     [
         ("edge_connections_total", "Connections of visitors accepted", edge.connections_accepted.get()),
         ("edge_refusals_total", "Answers that the edge made itself about a share", edge.refusals.get()),
@@ -58,6 +63,17 @@ fn totals(edge: &EdgeMetrics, log: &LogStats) -> [(&'static str, &'static str, u
             "edge_agent_waits_total",
             "Requests that waited for an agent that had just gone",
             edge.agent_waits.get(),
+        ),
+        ("udp_sessions_total", "Sessions of UDP tunnels' peers", udp.sessions.load(Relaxed)),
+        (
+            "udp_evicted_total",
+            "Sessions of UDP peers that ended because their tunnel had too many",
+            udp.evicted.load(Relaxed),
+        ),
+        (
+            "udp_lost_total",
+            "Datagrams of UDP peers that found a full queue or no agent",
+            udp.lost.load(Relaxed),
         ),
         ("log_commits_total", "Group commits that became durable", log.commits.load(Relaxed)),
         ("log_events_total", "Events written", log.events.load(Relaxed)),
@@ -93,12 +109,30 @@ impl Metrics {
         let api_responses =
             IntCounterVec::new(Opts::new("api_responses_total", "Answers of the Control API"), &["class"])?;
         registry.register(Box::new(api_responses.clone()))?;
+        let by_listener = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["listener"])?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let certificate_not_after = by_listener(
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the listener's certificate ends; of several, the first to end",
+        )?;
+        let certificate_stale = by_listener(
+            "tls_certificate_stale",
+            "1: the changed certificate and key cannot be used, or the ACME authority gave none; the former are shown",
+        )?;
+        let handshakes_failed = IntCounterVec::new(
+            Opts::new("tls_handshakes_failed_total", "Connections that never became encrypted ones"),
+            &["listener"],
+        )?;
+        registry.register(Box::new(handshakes_failed.clone()))?;
         let edge_connections = gauge("edge_connections", "Connections of visitors now")?;
         let edge_streams = gauge("edge_http2_requests", "Requests of HTTP/2 visitors under way")?;
         let edge_responses =
             IntCounterVec::new(Opts::new("edge_responses_total", "Answers of the share edge"), &["class"])?;
         registry.register(Box::new(edge_responses.clone()))?;
-        let totals = totals(&EdgeMetrics::default(), &LogStats::default())
+        let totals = totals(&EdgeMetrics::default(), &PeerCounts::default(), &LogStats::default())
             .into_iter()
             .map(|(name, help, _)| {
                 let counter = IntCounter::new(name, help)?;
@@ -115,6 +149,9 @@ impl Metrics {
             log_damaged,
             views,
             uptime,
+            certificate_not_after,
+            certificate_stale,
+            handshakes_failed,
             edge_connections,
             edge_streams,
             edge_responses,
@@ -136,8 +173,16 @@ impl Metrics {
         for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(&ports.edge.answers) {
             raise(&self.edge_responses.with_label_values(&[*class]), count.get());
         }
-        for (counter, (_, _, value)) in self.totals.iter().zip(totals(&ports.edge, &ports.log_stats)) {
+        for (counter, (_, _, value)) in
+            self.totals.iter().zip(totals(&ports.edge, ports.tunnel_ports.udp().counts(), &ports.log_stats))
+        {
             raise(counter, value);
+        }
+        for (listener, speaker) in ports.tls.speakers() {
+            let of = |gauge: &IntGaugeVec| gauge.with_label_values(&[listener]);
+            of(&self.certificate_not_after).set(speaker.certificates.not_after().unwrap_or(0));
+            of(&self.certificate_stale).set(i64::from(speaker.certificates.needs_somebody()));
+            raise(&self.handshakes_failed.with_label_values(&[listener]), speaker.failures.load(Relaxed));
         }
         self.agents_connected.set(number(ports.gateway.online().len() as u64));
         self.aggregates_awake.set(number(ports.executor.awake() as u64));

@@ -23,6 +23,7 @@ use serde::Serialize;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 use wire::sealed::handshake::Identity;
+use wire::tls::trust;
 
 use crate::{
     actors::Who,
@@ -193,12 +194,14 @@ async fn start_agent(
     core.executor.agent(id, who.clone(), command).await.map_err(|error| anyhow!("no agent: {error:?}"))?;
     let handle = agent_cli::agent::start(AgentOptions {
         hub_url: hub.api_url(),
+        believing: itself(hub),
         agent_id: id.to_string(),
         token: agent_cli::agent::TokenCell::new(secret.reveal()),
         host_name: "this machine".to_owned(),
         instance: Uuid::new_v4(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         allow_loopback: true,
+        udp_idle_ms: agent_cli::agent::UDP_IDLE_MS,
         identity: agent_key(data).context("while reading the agent's key")?,
         known: Arc::new(agent_cli::agent::trust::InMemory::default()),
     });
@@ -224,6 +227,15 @@ fn agent_key(data: &Path) -> Result<Identity> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Believes the hub in this process and nobody else, by the certificate that it shows now.
+fn itself(hub: &Hub) -> rustls::ClientConfig {
+    let Some(speaker) = &hub.tls.api else { return trust::nobody() };
+    let certificates = Arc::clone(&speaker.certificates);
+    trust::itself(move |theirs| {
+        certificates.shown().is_some_and(|shown| shown.key.cert.first().is_some_and(|ours| ours == theirs))
+    })
 }
 
 async fn expose(

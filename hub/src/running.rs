@@ -28,8 +28,8 @@ const DEPARTURE_KEPT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Running {
     tokens: DashMap<Under, CancellationToken>,
-    /// When agents' sessions ended.
-    departures: DashMap<AgentId, Instant>,
+    /// When agents' sessions ended; `None`: for good, as far as the hub knows.
+    departures: DashMap<AgentId, Option<Instant>>,
     started: Instant,
 }
 
@@ -48,9 +48,21 @@ impl Running {
         self.tokens.entry(under).or_default().clone()
     }
 
-    /// Whether an agent's session ended so lately.
+    /// The agent whose session just ended does not come back by itself.
+    pub fn left_for_good(&self, agent: AgentId) {
+        if let Some(mut departure) = self.departures.get_mut(&agent) {
+            *departure = None;
+        }
+    }
+
+    /// Whether the agent's last session at this hub ended for good.
+    pub fn has_left_for_good(&self, agent: AgentId) -> bool {
+        self.departures.get(&agent).is_some_and(|departure| departure.is_none())
+    }
+
+    /// Whether an agent's session ended so lately that it may be on its way back.
     pub fn left_within(&self, agent: AgentId, lately: Duration) -> bool {
-        self.departures.get(&agent).is_some_and(|at| at.elapsed() < lately)
+        self.departures.get(&agent).is_some_and(|departure| departure.is_some_and(|at| at.elapsed() < lately))
     }
 
     /// Whether the hub started so lately: whoever was connected to the one before has had to leave.
@@ -62,10 +74,11 @@ impl Running {
     pub fn end(&self, under: Under) {
         if let Under::Agent(agent) = under {
             if self.departures.len() >= DEPARTURES_MAX {
-                self.departures.retain(|_, at| at.elapsed() < DEPARTURE_KEPT);
+                self.departures
+                    .retain(|_, departure| departure.is_some_and(|at| at.elapsed() < DEPARTURE_KEPT));
             }
             if self.departures.len() < DEPARTURES_MAX {
-                self.departures.insert(agent, Instant::now());
+                self.departures.insert(agent, Some(Instant::now()));
             }
         }
         if let Some((_, token)) = self.tokens.remove(&under) {
@@ -86,6 +99,10 @@ mod tests {
         running.end(Under::Agent(agent));
         assert!(running.left_within(agent, DEPARTURE_KEPT));
         assert!(!running.left_within(agent, Duration::ZERO));
+        assert!(!running.has_left_for_good(agent));
+        running.left_for_good(agent);
+        assert!(running.has_left_for_good(agent));
+        assert!(!running.left_within(agent, DEPARTURE_KEPT));
     }
 
     #[test]

@@ -210,6 +210,33 @@ pub struct Settings {
     /// Where visitors of shares are answered
     #[arg(long, env = "HUB_EDGE_LISTEN", default_value = "127.0.0.1:7080", value_name = "ADDR")]
     pub edge_listen: SocketAddr,
+    /// PEM file with the certificate of the API and of the edge, followed by its chain; read again when it changes
+    #[arg(long, env = "HUB_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with that certificate's private key, which nobody but the hub's user should be able to read
+    #[arg(long, env = "HUB_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// PEM file with another certificate for the edge: the one for `*.<base domain>`, say
+    #[arg(long, env = "HUB_EDGE_TLS_CERT", value_name = "FILE")]
+    pub edge_tls_cert: Option<PathBuf>,
+    /// PEM file with the private key of the edge's own certificate
+    #[arg(long, env = "HUB_EDGE_TLS_KEY", value_name = "FILE")]
+    pub edge_tls_key: Option<PathBuf>,
+    /// Names to get a certificate for from an ACME authority, whose terms are thereby agreed to; no wildcards
+    #[arg(long, env = "HUB_TLS_ACME_DOMAINS", value_delimiter = ',', value_name = "NAME,…", value_parser = domain_name)]
+    pub tls_acme_domains: Vec<String>,
+    /// Where the ACME authority sends warnings
+    #[arg(long, env = "HUB_TLS_ACME_EMAIL", value_name = "ADDRESS")]
+    pub tls_acme_email: Option<String>,
+    /// The ACME authority's directory
+    #[arg(long, env = "HUB_TLS_ACME_DIRECTORY", default_value = "https://acme-v02.api.letsencrypt.org/directory", value_name = "URL", value_parser = web_url)]
+    pub tls_acme_directory: String,
+    /// PEM file with the authority of the directory's own certificate; the system's authorities when absent
+    #[arg(long, env = "HUB_TLS_ACME_CA", value_name = "FILE")]
+    pub tls_acme_ca: Option<PathBuf>,
+    /// Listen beyond this machine without TLS: keys and links are then readable on the way
+    #[arg(long, env = "HUB_INSECURE_PUBLIC", default_value = "off", default_missing_value = "on", num_args = 0..=1, require_equals = true, value_name = "on|off")]
+    pub insecure_public: Switch,
     /// The first admin key instead of a random one; accepted again at every start
     #[arg(long, env = "HUB_ADMIN_KEY", hide_env_values = true, value_name = "KEY")]
     pub admin_key: Option<String>,
@@ -228,9 +255,15 @@ pub struct Settings {
     /// Where private tunnels' ports listen
     #[arg(long, env = "HUB_TUNNEL_BIND", default_value = "127.0.0.1", value_name = "IP")]
     pub tunnel_bind: IpAddr,
-    /// Where public TCP tunnels' ports listen
+    /// Where public TCP and UDP tunnels' ports listen
     #[arg(long, env = "HUB_PUBLIC_TUNNEL_BIND", default_value = "0.0.0.0", value_name = "IP")]
     pub public_tunnel_bind: IpAddr,
+    /// How long a peer of a UDP tunnel may be silent, and the tunnel to it, before its session ends
+    #[arg(long, env = "HUB_UDP_IDLE_MS", default_value_t = 60_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub udp_idle_ms: u64,
+    /// Peers of one UDP tunnel at once; one more ends the session that was silent longest
+    #[arg(long, env = "HUB_UDP_SESSIONS_MAX", default_value_t = 1_024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub udp_sessions_max: u32,
     /// Requests per minute from one address without valid credentials; 0 switches the limit off
     #[arg(long, env = "HUB_LIMIT_PUBLIC_PER_MIN", default_value_t = 100, value_name = "N")]
     pub limit_public_per_min: u32,
@@ -264,7 +297,7 @@ pub struct Settings {
     /// How long a target may take for its response head
     #[arg(long, env = "HUB_UPSTREAM_TIMEOUT_MS", default_value_t = 60_000, value_name = "MS")]
     pub upstream_timeout_ms: u64,
-    /// How long a request waits for an agent that has just gone; 0: not at all
+    /// How long a request waits for an agent that was just lost; 0: not at all
     #[arg(long, env = "HUB_AGENT_WAIT_MS", default_value_t = 2_000, value_name = "MS")]
     pub agent_wait_ms: u64,
     /// The longest request body through a share; 0 is any size

@@ -1,7 +1,8 @@
 //! The composition root: what starts in which order and why, and how it stops.
 //!
-//! Start: log and state first (nothing is true before them), then the readers, then what acts on facts, then the
-//! listeners, and only when both are bound the one line on stdout. Stop: not ready, no new work, running work drains,
+//! Start: certificates (what would be refused is refused before anything is opened), then log and state (nothing is true
+//! before them), then the readers, then what acts on facts, then the listeners, and only when both are bound the one line
+//! on stdout. Stop: not ready, no new work, running work drains,
 //! agents are told, access records are flushed, readers and actors stop, the log is sealed and closed last.
 
 use std::{
@@ -28,6 +29,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
+use wire::peers::PeerLimits;
 
 use crate::{
     actors::{
@@ -35,17 +37,17 @@ use crate::{
         follower::{self, Follower},
         timekeeper::Timekeeper,
     },
-    api::{self, Ports, body::BODY_BYTES_MAX, problems, public},
+    api::{self, Ports, body::BODY_BYTES_MAX, misdirected, problems, public},
     clock::{SharedClock, SystemClock},
     core::Core,
     creation::{Creator, PortPool},
     edge::{
-        self, Edge, EdgeDeps, EdgeOptions,
+        self, Edge, EdgeDeps, EdgeOptions, Entrance,
         recorder::{Recorder, RecorderDeps, RecorderOptions},
     },
     gateway::{
         self, Gateway, GatewaySettings,
-        acceptor::{self, AcceptorSettings},
+        acceptor::{self, AcceptorSettings, Speech},
     },
     limits::Limiter,
     links::Links,
@@ -55,6 +57,12 @@ use crate::{
     running::Running,
     secrets::Secret,
     settings::Settings,
+    tls::{
+        Tls,
+        acme::{Issued, keeper::Keeper},
+        certificates::keep_fresh,
+        plan::{self, Plan},
+    },
     tunnel_ports::{TunnelPortSettings, TunnelPorts},
 };
 
@@ -70,6 +78,7 @@ pub struct Hub {
     pub ports: web::Data<Ports>,
     pub api_addr: SocketAddr,
     pub edge_addr: SocketAddr,
+    pub tls: Tls,
     settings: Arc<Settings>,
     edge: Edge,
     tunnel_ports: TunnelPorts,
@@ -153,6 +162,10 @@ impl Hub {
         let signals = signal(SignalKind::terminate())
             .and_then(|term| Ok((term, signal(SignalKind::interrupt())?)))
             .context("while asking the system for signals")?;
+        let tls_plan = Plan::of(&settings)?;
+        let issued = tls_plan.acme.as_ref().map(Issued::new);
+        let tls = tls_plan.open(issued.as_ref())?;
+        plan::warn_of_unnamed(&tls, &settings);
         let settings = Arc::new(settings);
         let data = settings.data.path.clone();
         let core = Arc::new(Core::open_at(&data, clock).await?);
@@ -169,6 +182,12 @@ impl Hub {
         let views = Views::start(&data, &core.log, Arc::clone(&core.routes), core.routes_position)
             .context("while opening the views")?;
         let views = Arc::new(views);
+        let keeper = match (tls_plan.acme, issued) {
+            (Some(plan), Some(issued)) => {
+                Some(Keeper::open(plan, issued, &plan::acme_folder(&data), core.clock.clone())?)
+            }
+            (_, _) => None,
+        };
         let api_listener = bind(settings.listen, free_ports)
             .with_context(|| format!("while binding the API's address {}", settings.listen))?;
         let api_addr = api_listener.local_addr().context("while binding the API's address")?;
@@ -195,6 +214,11 @@ impl Hub {
             TunnelPortSettings {
                 private_address: settings.tunnel_bind,
                 public_address: settings.public_tunnel_bind,
+                peers: PeerLimits {
+                    idle: Duration::from_millis(settings.udp_idle_ms),
+                    sessions_max: usize::try_from(settings.udp_sessions_max).unwrap_or(usize::MAX),
+                    ..PeerLimits::default()
+                },
                 ..TunnelPortSettings::default()
             },
         );
@@ -204,12 +228,11 @@ impl Hub {
 
         let recorder = recorder(&core, &settings, boot)?;
         let known_ports: Arc<OnceLock<web::Data<Ports>>> = Arc::default();
-        // The edge shares its port among its own threads (SO_REUSEPORT), so another process on it would not be noticed
-        // by its own bind: this one notices.
-        let probe = bind(settings.edge_listen, free_ports)
-            .with_context(|| format!("while binding the edge's address {}", settings.edge_listen))?;
-        let wanted = probe.local_addr().context("while binding the edge's address")?;
-        drop(probe);
+        let entrance = if tls_plan.shared.is_some() { Entrance::Shared } else { Entrance::Own };
+        let wanted = match entrance {
+            Entrance::Shared => api_addr,
+            Entrance::Own => free_edge_address(&settings, free_ports)?,
+        };
         let deps = EdgeDeps {
             routes: Arc::clone(&core.routes),
             streams: Arc::new(gateway.clone()),
@@ -220,16 +243,24 @@ impl Hub {
             former: former_shares(views.catalog()),
             public: public::endpoints(Arc::clone(&known_ports)),
         };
-        let edge =
-            edge::start(edge_options(&settings, wanted), deps).context("while starting the share edge")?;
+        let options =
+            EdgeOptions { entrance, tls: tls.edge.clone(), ..edge_options(&settings, &tls, wanted) };
+        let edge = edge::start(options, deps).context("while starting the share edge")?;
         let edge_addr = edge.local_addr;
+        let shared_base = tls_plan.shared.as_ref().and_then(|names| plan::shared_link_base(names, api_addr));
         let links = Links::new(
-            &format!("http://{api_addr}"),
-            &format!("http://{edge_addr}"),
+            &Tls::shown_url(tls.api.as_ref(), api_addr),
+            &Tls::shown_url(tls.edge.as_ref(), edge_addr),
             settings.public_url.as_deref(),
-            settings.link_base_url.as_deref(),
+            settings.link_base_url.as_deref().or(shared_base.as_deref()),
             settings.base_domain.as_deref(),
         );
+        if edge_addr.ip().is_unspecified() && settings.link_base_url.is_none() {
+            tracing::warn!(
+                links = links.link_base,
+                "links begin with a guess: set link_base_url (--link-base-url) to what visitors use"
+            );
+        }
         let creator = Arc::new(Creator::new(
             core.executor.clone(),
             Arc::clone(&core.routes),
@@ -246,6 +277,7 @@ impl Hub {
             executor: core.executor.clone(),
             creator: Arc::clone(&creator),
             gateway: gateway.clone(),
+            tunnel_ports: tunnel_ports.clone(),
             running: Arc::clone(&running),
             catalog: views.catalog(),
             accesses: views.accesses(),
@@ -254,6 +286,7 @@ impl Hub {
             edge: Arc::clone(&edge.metrics),
             log_stats: core.segments.stats(),
             links,
+            tls: tls.clone(),
             metrics: Arc::new(Metrics::new().context("while registering metrics")?),
             limits: limiter,
             started,
@@ -281,6 +314,13 @@ impl Hub {
         });
         tasks.spawn_on(follower.run(stop.clone()), data_plane.handle());
         tasks.spawn_on(timekeeper.run(stop.clone()), data_plane.handle());
+        let certificates = tls.certificates();
+        if let Some(keeper) = keeper {
+            tasks.spawn_on(keeper.run(stop.clone()), data_plane.handle());
+        }
+        if !certificates.is_empty() {
+            tasks.spawn_on(keep_fresh(certificates, stop.clone()), data_plane.handle());
+        }
         match Socket::bind(&data) {
             Ok(socket) => {
                 let answers = operator::serve(socket, Arc::clone(&core), stop.clone());
@@ -301,12 +341,14 @@ impl Hub {
         if !ports.views.wait_for_catalog(head, CATCH_UP).await {
             tracing::info!("the views are behind the log and catch up while the hub serves");
         }
-        let api = serve_api(api_listener, &gateway, &settings, &ports)?;
+        let speech = Speech::of(tls.api.as_ref(), tls_plan.shared, Arc::new(edge.hand_over()));
+        let api = serve_api(api_listener, &gateway, &settings, &ports, speech)?;
         Ok(Self {
             core,
             ports,
             api_addr,
             edge_addr,
+            tls,
             settings,
             edge,
             tunnel_ports,
@@ -319,10 +361,10 @@ impl Hub {
     }
 
     pub fn api_url(&self) -> String {
-        format!("http://{}", self.api_addr)
+        Tls::url(self.tls.api.as_ref(), self.api_addr)
     }
     pub fn edge_url(&self) -> String {
-        format!("http://{}", self.edge_addr)
+        Tls::url(self.tls.edge.as_ref(), self.edge_addr)
     }
 
     /// Waits for SIGTERM or SIGINT, counted from the start of the hub.
@@ -360,8 +402,17 @@ impl Hub {
     }
 }
 
-fn edge_options(settings: &Settings, listen: SocketAddr) -> EdgeOptions {
-    let https = settings.link_base_url.as_deref().is_some_and(|url| url.starts_with("https:"));
+/// The edge shares its port among its own threads (SO_REUSEPORT), so another process on it would not be noticed by its
+/// own bind: this one notices.
+fn free_edge_address(settings: &Settings, free_ports: bool) -> Result<SocketAddr> {
+    bind(settings.edge_listen, free_ports)
+        .and_then(|probe| probe.local_addr())
+        .with_context(|| format!("while binding the edge's address {}", settings.edge_listen))
+}
+
+fn edge_options(settings: &Settings, tls: &Tls, listen: SocketAddr) -> EdgeOptions {
+    // A proxy in front may speak another scheme than the listener.
+    let named = settings.link_base_url.as_deref().and_then(|url| url.split_once("://"));
     EdgeOptions {
         listen,
         head_timeout_ms: settings.head_timeout_ms,
@@ -370,7 +421,7 @@ fn edge_options(settings: &Settings, listen: SocketAddr) -> EdgeOptions {
         agent_wait_ms: settings.agent_wait_ms,
         body_bytes_max: settings.body_bytes_max,
         base_domain: settings.base_domain.clone(),
-        scheme: if https { "https" } else { "http" }.to_owned(),
+        scheme: named.map_or(Tls::scheme(tls.edge.as_ref()), |(scheme, _)| scheme).to_owned(),
         trusted_proxies: settings.trusted_proxies.clone(),
         banner: settings.banner.is_on(),
         access_log: settings.access_log,
@@ -382,8 +433,9 @@ fn edge_options(settings: &Settings, listen: SocketAddr) -> EdgeOptions {
 
 fn recorder(core: &Core, settings: &Settings, boot: Uuid) -> Result<Recorder> {
     let keyring = Arc::clone(&core.keyring);
-    // Gathered for a quarter of the time, so that the rest is left for sealing, writing and syncing.
-    let gather_ms = (settings.access_flush_ms / 4).max(1);
+    // Gathered for an eighth of the time, or three eighths where many come: the rest is for sealing, writing and syncing,
+    // and for a machine whose processors are busy with other work.
+    let gather_ms = (settings.access_flush_ms / 8).max(1);
     let options = RecorderOptions { access_flush_ms: gather_ms, ..RecorderOptions::default() };
     let deps = RecorderDeps {
         log: core.log.clone(),
@@ -409,6 +461,7 @@ fn serve_api(
     gateway: &Gateway,
     settings: &Settings,
     ports: &web::Data<Ports>,
+    speech: Speech,
 ) -> Result<actix_server::ServerHandle> {
     let limits =
         AcceptorSettings { head_timeout_ms: settings.head_timeout_ms, ..AcceptorSettings::default() };
@@ -417,11 +470,12 @@ fn serve_api(
         App::new()
             .app_data(ports.clone())
             .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+            .wrap(from_fn(misdirected::refuse))
             .wrap(from_fn(problems::around))
             .configure(gateway::session::configure(sessions.clone()))
             .configure(api::routes)
     };
-    let (_, server) = acceptor::serve(listener, gateway.clone(), limits, app)
+    let (_, server) = acceptor::serve(listener, gateway.clone(), &limits, speech, app)
         .context("while starting the API's threads")?;
     let handle = server.handle();
     actix_rt::spawn(server);

@@ -1,12 +1,12 @@
-//! The ports of tunnels on this hub: one TCP listener for each open tunnel, following `Routes`.
+//! The ports of tunnels on this hub, following `Routes`: TCP listeners here, UDP sockets in [`crate::udp_ports`].
 //!
 //! A paused, expired or deleted tunnel has no listener, so its port refuses; what runs under a deleted one is ended by
-//! its token. A port is on the loopback interface unless its tunnel is public and carries raw bytes.
+//! its token. A port is on the loopback interface, in both families, unless its tunnel is public and carries raw bytes.
 
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr, TcpListener as PlainListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as PlainListener},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -27,6 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use wire::{
+    peers::PeerLimits,
     relay::{Relayed, any_cancelled, relay},
     side::{Tcp, prepare, reset},
 };
@@ -37,6 +38,7 @@ use crate::{
         links::{self, Local},
     },
     streams::Streams as _,
+    udp_ports::UdpPorts,
 };
 
 /// Connections that the system keeps until the hub takes them.
@@ -53,6 +55,8 @@ pub struct TunnelPortSettings {
     pub public_address: IpAddr,
     /// Connections through one port at once; the next one is reset.
     pub connections_per_tunnel_max: usize,
+    /// The limits of a UDP tunnel's port.
+    pub peers: PeerLimits,
 }
 
 impl Default for TunnelPortSettings {
@@ -61,8 +65,55 @@ impl Default for TunnelPortSettings {
             private_address: IpAddr::from([127, 0, 0, 1]),
             public_address: IpAddr::from([0, 0, 0, 0]),
             connections_per_tunnel_max: 4_096,
+            peers: PeerLimits::default(),
         }
     }
+}
+
+impl TunnelPortSettings {
+    /// Where a tunnel's port listens.
+    fn addresses(&self, details: &Details) -> Vec<SocketAddr> {
+        let interface = match details.created.protocol {
+            // A public tunnel that speaks HTTP is public by its URL.
+            Protocol::Http | Protocol::Https => self.private_address,
+            Protocol::Auto | Protocol::Tcp | Protocol::Udp if details.created.is_public => {
+                self.public_address
+            }
+            Protocol::Auto | Protocol::Tcp | Protocol::Udp => self.private_address,
+        };
+        addresses(interface, details.created.tunnel_port)
+    }
+}
+
+/// What a tunnel's port should be now.
+#[derive(Debug)]
+pub(crate) struct WantedPort {
+    /// Its streams run on the core of this workspace.
+    pub(crate) workspace: WorkspaceId,
+    pub(crate) protocol: Protocol,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+/// `None`: there should be no port.
+pub(crate) fn wanted(
+    gateway: &Gateway,
+    settings: &TunnelPortSettings,
+    tunnel: TunnelId,
+) -> Option<WantedPort> {
+    let parts = gateway.parts();
+    let entry = parts.routes.tunnel_gate(tunnel, parts.clock.now()).ok()?;
+    let details = entry.state.open()?;
+    Some(WantedPort {
+        workspace: details.created.workspace_id,
+        protocol: details.created.protocol,
+        addresses: settings.addresses(details),
+    })
+}
+
+/// `localhost` means either family to clients, so a port on the loopback interface is on both.
+fn addresses(interface: IpAddr, port: u16) -> Vec<SocketAddr> {
+    let other = (interface == Ipv4Addr::LOCALHOST).then_some(IpAddr::from(Ipv6Addr::LOCALHOST));
+    [interface].into_iter().chain(other).map(|ip| SocketAddr::new(ip, port)).collect()
 }
 
 /// The system does not give this port: somebody else has it, or it is not ours to take.
@@ -71,6 +122,15 @@ impl Default for TunnelPortSettings {
 pub struct PortRefused {
     pub port: u16,
     pub error: io::Error,
+}
+
+impl PortRefused {
+    /// Whether the hub's own limits are the reason (open files, memory) and not this port.
+    pub fn is_ours(&self) -> bool {
+        use rustix::io::Errno;
+        let errno = Errno::from_io_error(&self.error);
+        matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+    }
 }
 
 /// The listeners. Cheap to clone.
@@ -83,21 +143,25 @@ struct Inner {
     settings: TunnelPortSettings,
     /// Also makes changes one at a time.
     open: Mutex<HashMap<TunnelId, Port>>,
+    udp: UdpPorts,
 }
 
 #[derive(Debug)]
 struct Port {
-    address: SocketAddr,
-    /// A second handle: the first one is with the core that accepts.
-    listener: PlainListener,
+    /// As they were wanted; a machine without IPv6 does without.
+    addresses: Vec<SocketAddr>,
+    /// Shared with the core that accepts: a descriptor each.
+    listeners: Vec<Arc<TcpListener>>,
     closing: CancellationToken,
 }
 
 impl Port {
     /// When this returns, the port refuses; what it accepted goes on.
     fn close(self) {
-        // A listening socket that is shut refuses at once, whenever its task comes to drop it.
-        let _ = SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
+        for listener in &self.listeners {
+            // A listening socket that is shut refuses at once, whenever its task comes to drop it.
+            let _ = SockRef::from(&**listener).shutdown(std::net::Shutdown::Both);
+        }
         self.closing.cancel();
     }
 }
@@ -105,7 +169,8 @@ impl Port {
 impl TunnelPorts {
     /// No port is open yet. Tasks run on the gateway's runtime and are awaited by [`Gateway::stop`].
     pub fn new(gateway: Gateway, settings: TunnelPortSettings) -> Self {
-        Self(Arc::new(Inner { gateway, settings, open: Mutex::default() }))
+        let udp = UdpPorts::new(gateway.clone(), settings.clone());
+        Self(Arc::new(Inner { gateway, settings, open: Mutex::default(), udp }))
     }
 
     /// Makes the tunnel's port as `Routes` says: to be called after every change of the tunnel. When it returns, the
@@ -124,18 +189,15 @@ impl TunnelPorts {
         let mut open = self.0.open.lock();
         // Read under the lock: the last of several changes is the one that counts.
         let wanted = self.wanted(tunnel);
-        if open.get(&tunnel).map(|port| port.address) == wanted {
-            return Ok(());
+        if open.get(&tunnel).map(|port| &port.addresses) != wanted.as_ref().map(|wanted| &wanted.addresses) {
+            if let Some(port) = open.remove(&tunnel) {
+                port.close();
+            }
+            if let Some(wanted) = wanted {
+                open.insert(tunnel, self.accept_on(tunnel, wanted)?);
+            }
         }
-        if let Some(port) = open.remove(&tunnel) {
-            port.close();
-        }
-        if let Some(address) = wanted {
-            let listener = listen(address)?;
-            let workspace = self.workspace(tunnel).expect("an open tunnel has one");
-            open.insert(tunnel, self.accept_on(workspace, tunnel, address, listener)?);
-        }
-        Ok(())
+        self.0.udp.try_sync(tunnel)
     }
 
     /// Opens the port of every tunnel that should have one; those that the system refuses. For start-up.
@@ -152,9 +214,16 @@ impl TunnelPorts {
     /// # Errors
     /// [`PortRefused`].
     pub fn probe(&self, port: u16) -> Result<(), PortRefused> {
-        listen(SocketAddr::new(self.0.settings.private_address, port))?;
-        // A tunnel may be published later, on every interface.
-        listen(SocketAddr::new(self.0.settings.public_address, port)).map(drop)
+        // A tunnel may be published later, on every interface, or come to carry datagrams.
+        for interface in [self.0.settings.private_address, self.0.settings.public_address] {
+            probe(interface, port)?;
+        }
+        Ok(())
+    }
+
+    /// The UDP side.
+    pub fn udp(&self) -> &UdpPorts {
+        &self.0.udp
     }
 
     /// Closes every port. What runs through them goes on until [`Gateway::stop`].
@@ -162,76 +231,80 @@ impl TunnelPorts {
         for (_, port) in self.0.open.lock().drain() {
             port.close();
         }
+        self.0.udp.close();
     }
 
-    fn wanted(&self, tunnel: TunnelId) -> Option<SocketAddr> {
-        let parts = self.0.gateway.parts();
-        let entry = parts.routes.tunnel_gate(tunnel, parts.clock.now()).ok()?;
-        let details = entry.state.open()?;
-        (details.created.protocol != Protocol::Udp)
-            .then(|| SocketAddr::new(self.interface(details), details.created.tunnel_port))
+    fn wanted(&self, tunnel: TunnelId) -> Option<WantedPort> {
+        wanted(&self.0.gateway, &self.0.settings, tunnel).filter(|wanted| wanted.protocol != Protocol::Udp)
     }
 
-    fn workspace(&self, tunnel: TunnelId) -> Option<WorkspaceId> {
-        let entry = self.0.gateway.parts().routes.tunnel(tunnel)?;
-        entry.state.open().map(|details| details.created.workspace_id)
-    }
-
-    fn interface(&self, details: &Details) -> IpAddr {
-        match details.created.protocol {
-            // A public tunnel that speaks HTTP is public by its URL.
-            Protocol::Http | Protocol::Https => self.0.settings.private_address,
-            Protocol::Auto | Protocol::Tcp | Protocol::Udp if details.created.is_public => {
-                self.0.settings.public_address
-            }
-            Protocol::Auto | Protocol::Tcp | Protocol::Udp => self.0.settings.private_address,
-        }
-    }
-
-    fn accept_on(
-        &self,
-        workspace: WorkspaceId,
-        tunnel: TunnelId,
-        address: SocketAddr,
-        listener: PlainListener,
-    ) -> Result<Port, PortRefused> {
+    fn accept_on(&self, tunnel: TunnelId, wanted: WantedPort) -> Result<Port, PortRefused> {
         let gateway = self.0.gateway.clone();
-        let refused = |error| PortRefused { port: address.port(), error };
-        let accepting = listener.try_clone().map_err(refused)?;
+        let WantedPort { workspace, addresses, .. } = wanted;
+        let links = self.0.gateway.links();
+        let listeners = bind_all(&addresses, |address| {
+            let listener = listen(address)?;
+            // Where the agent's link is.
+            links.register(workspace, || TcpListener::from_std(listener)).map(Arc::new)
+        })?;
         let closing = CancellationToken::new();
-        let port = Port { address, listener, closing: closing.clone() };
         let room = Arc::new(Semaphore::new(self.0.settings.connections_per_tunnel_max));
-        // Where the agent's link is.
-        self.0.gateway.links().spawn(workspace, move |local| {
-            gateway.clone().track(async move {
-                match TcpListener::from_std(accepting) {
-                    Ok(listener) => accept(gateway, local, tunnel, listener, room, closing).await,
-                    Err(error) => tracing::error!(%tunnel, %error, "a tunnel port cannot accept"),
-                }
-            })
-        });
-        Ok(port)
+        for listener in &listeners {
+            let accepting = Arc::clone(listener);
+            let (gateway, room, closing) = (gateway.clone(), Arc::clone(&room), closing.clone());
+            links.spawn(workspace, move |local| {
+                gateway.clone().track(accept(gateway, local, tunnel, accepting, room, closing))
+            });
+        }
+        Ok(Port { addresses, listeners, closing })
     }
 }
 
-fn listen(address: SocketAddr) -> Result<PlainListener, PortRefused> {
-    let listen = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        // Connections of an earlier run that linger must not keep the port.
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(PlainListener::from(socket))
-    };
-    listen().map_err(|error| PortRefused { port: address.port(), error })
+/// Whether the system would give this port of an interface now, for connections and for datagrams.
+///
+/// # Errors
+/// [`PortRefused`].
+pub fn probe(interface: IpAddr, port: u16) -> Result<(), PortRefused> {
+    let addresses = addresses(interface, port);
+    bind_all(&addresses, listen)?;
+    bind_all(&addresses, wire::peers::bind).map(drop)
+}
+
+/// Binds all addresses of a port. The loopback's IPv6 half may be missing on a machine without it; but if somebody else
+/// has that half, clients would end up with two services.
+pub(crate) fn bind_all<T>(
+    addresses: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> Result<Vec<T>, PortRefused> {
+    let mut bound = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        match bind(*address) {
+            Ok(socket) => bound.push(socket),
+            Err(error) if !bound.is_empty() && error.kind() != io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(PortRefused { port: address.port(), error }),
+        }
+    }
+    Ok(bound)
+}
+
+fn listen(address: SocketAddr) -> io::Result<PlainListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of an earlier run that linger must not keep the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(PlainListener::from(socket))
 }
 
 async fn accept(
     gateway: Gateway,
     local: Rc<Local>,
     tunnel: TunnelId,
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     room: Arc<Semaphore>,
     closing: CancellationToken,
 ) {
@@ -276,11 +349,14 @@ async fn carry(
         reset(socket);
         return None;
     };
-    if let Some(stream) = local.open(admitted.agent, &links::port_open(tunnel, peer.to_string())) {
+    if let Some(stream) =
+        local.open(admitted.agent, &links::port_open(tunnel, StreamKind::Tcp, peer.to_string()))
+    {
         // Bytes go on their way at once; a refusal resets what sent them.
         return Some(relay(Tcp::from(socket), stream, any_cancelled(admitted.tokens)).await);
     }
-    match gateway.open(admitted.agent, tunnel, StreamKind::Tcp, &peer.to_string()).await {
+    // Boxed: what opening takes is not to be kept for as long as the connection lives.
+    match Box::pin(gateway.open(admitted.agent, tunnel, StreamKind::Tcp, &peer.to_string())).await {
         Ok(upstream) => Some(relay(Tcp::from(socket), upstream, any_cancelled(admitted.tokens)).await),
         Err(error) => {
             tracing::debug!(%tunnel, %error, "a tunnel connection could not be opened");

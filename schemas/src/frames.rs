@@ -81,6 +81,8 @@ pub enum Frame {
     ClosePort(ClosePort),
     Check(Check),
     CheckResult(CheckResult),
+    /// As [`Frame::OpenPort`], for a tunnel that carries datagrams.
+    OpenUdpPort(OpenPort),
     StreamOpen(StreamOpen),
     StreamAccepted(StreamAccepted),
     StreamRefused(StreamRefused),
@@ -304,6 +306,7 @@ impl Frame {
             Self::ClosePort(_) => 22,
             Self::Check(_) => 23,
             Self::CheckResult(_) => 24,
+            Self::OpenUdpPort(_) => 25,
             Self::StreamOpen(_) => 64,
             Self::StreamAccepted(_) => 65,
             Self::StreamRefused(_) => 66,
@@ -343,6 +346,7 @@ impl Frame {
             Self::ClosePort(body) => write(out, body),
             Self::Check(body) => write(out, body),
             Self::CheckResult(body) => write(out, body),
+            Self::OpenUdpPort(body) => write(out, body),
             Self::StreamOpen(body) => write(out, body),
             Self::StreamAccepted(body) => write(out, body),
             Self::StreamRefused(body) => write(out, body),
@@ -387,6 +391,7 @@ impl Frame {
             22 => Self::ClosePort(read(kind, body)?),
             23 => Self::Check(read(kind, body)?),
             24 => Self::CheckResult(read(kind, body)?),
+            25 => Self::OpenUdpPort(read(kind, body)?),
             64 => Self::StreamOpen(read(kind, body)?),
             65 => Self::StreamAccepted(read(kind, body)?),
             66 => Self::StreamRefused(read(kind, body)?),
@@ -448,6 +453,11 @@ fn read_json<T: for<'de> Deserialize<'de>>(kind: u16, body: &[u8]) -> Result<T, 
 pub mod preface {
     /// The `Upgrade` token.
     pub const UPGRADE: &str = "pconnect/1";
+    /// What a middlebox passes that knows no other (RFC 6455): the same preface asks for it, and the connection's bytes go
+    /// in binary messages. An empty one says that nothing follows.
+    pub const WEBSOCKET: &str = "websocket";
+    /// In the hub's own refusals, so that they are told from those of a middlebox.
+    pub const REFUSED: &str = "pconnect-refused";
     /// Headers: the session (`ses_…`), a decimal counter used once, `serve` or `reach`, and the proof.
     pub const SESSION: &str = "pconnect-session";
     pub const COUNTER: &str = "pconnect-counter";
@@ -491,7 +501,8 @@ pub mod preface {
 ///
 /// A stream is opened by either side under a number of its own (the hub's are even, the agent's odd) that no running
 /// stream has. The opener may send data at once. Each direction ends with `End`, or moves to a data connection of its own with
-/// `Moved` as its last frame here; `Reset` ends both at once.
+/// `Moved` as its last frame here; `Reset` ends both at once. A side that hears nothing for [`SILENCE_MS_MAX`] takes the link
+/// for broken.
 pub mod link {
     /// Stream, kind, flags and length.
     pub const HEADER_BYTES: usize = 8;
@@ -522,6 +533,8 @@ pub mod link {
         /// What follows in this direction goes over the data connection that began with
         /// [`super::StreamAdopt`]. No body.
         Moved,
+        /// Of no stream (number 0): the sender is there, and had nothing else to say for [`super::HEARTBEAT_MS`].
+        Ping,
     }
 
     impl Kind {
@@ -536,6 +549,7 @@ pub mod link {
                 Self::Reset => 6,
                 Self::Credit => 7,
                 Self::Moved => 8,
+                Self::Ping => 9,
             }
         }
 
@@ -549,6 +563,7 @@ pub mod link {
                 6 => Self::Reset,
                 7 => Self::Credit,
                 8 => Self::Moved,
+                9 => Self::Ping,
                 _ => return None,
             })
         }

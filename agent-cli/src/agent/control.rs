@@ -3,19 +3,20 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use domain::target::Protocol;
 use futures_util::{SinkExt as _, StreamExt as _};
 use ring::hmac;
 use schemas::{
     frames::{
         BODY_BYTES_MAX, CheckResult, Frame, Goodbye, GoodbyeCode, HANDSHAKE_MS_MAX, HEADER_BYTES,
-        HEARTBEAT_MS, Hello, PROTOCOL, Ping, Pong, PortOpened, SESSION_PATH, SILENCE_MS_MAX, SUBPROTOCOL,
-        Welcome,
+        HEARTBEAT_MS, Hello, OpenPort, PROTOCOL, Ping, Pong, PortOpened, SESSION_PATH, SILENCE_MS_MAX,
+        SUBPROTOCOL, Welcome,
         preface::{Purpose, proof_text},
     },
     problem::Problem,
@@ -37,7 +38,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 use wire::side::Carrier;
 
-use super::{Agent, AgentStatus, check, data, hub_connection, ports, streams, tunnels::Tunnels};
+use super::{Agent, AgentStatus, Carries, check, data, hub_connection, ports, streams, tunnels::Tunnels};
 
 /// The waits between tries: twice as long each time, up to this, and a random half of it less. At most 3 s, so that an
 /// agent is back within 5 s of its hub.
@@ -62,6 +63,8 @@ pub(super) struct Link {
     /// Room for data connections on demand.
     pub(super) wanted: Arc<Semaphore>,
     checks: Arc<Semaphore>,
+    /// Something on the way passes no data connections but WebSockets.
+    pub(super) by_websocket: AtomicBool,
     /// Cancelled when the session is over.
     pub(super) ended: CancellationToken,
 }
@@ -180,7 +183,7 @@ async fn greet(agent: &Agent, token: &str) -> Result<(Socket, Welcome), End> {
     let hub =
         agent.0.hub.as_ref().map_err(|error| End::Refused { code: "hub_url", message: error.clone() })?;
     let lost = |error: std::io::Error| End::Lost(error.to_string());
-    let socket = hub_connection::connect(hub).await.map_err(lost)?;
+    let socket = hub_connection::connect(hub, &agent.0.tls).await.map_err(lost)?;
     let mut request = format!("ws://{}{SESSION_PATH}", hub.authority)
         .into_client_request()
         .map_err(|error| End::Refused { code: "hub_url", message: error.to_string() })?;
@@ -253,6 +256,7 @@ fn link(welcome: &Welcome) -> Option<(Arc<Link>, mpsc::Receiver<Frame>)> {
         outbox: sender,
         wanted: data::wanted_room(),
         checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+        by_websocket: AtomicBool::new(false),
         ended: CancellationToken::new(),
     };
     Some((Arc::new(link), outbox))
@@ -329,8 +333,10 @@ impl Conversation<'_> {
             Frame::TunnelWithdrawn(withdrawn) => agent.0.tunnels.withdraw(withdrawn.tunnel),
             Frame::DataWanted(wanted) => data::open_more(agent, self.link, wanted.count),
             Frame::OpenPort(wanted) => {
-                let outcome = ports::open_for_hub(agent, wanted.tunnel, &wanted.name, wanted.port);
-                self.say(&Frame::PortOpened(PortOpened { request: wanted.request, outcome })).await?;
+                self.open_port(&wanted, Carries::Bytes).await?;
+            }
+            Frame::OpenUdpPort(wanted) => {
+                self.open_port(&wanted, Carries::Datagrams).await?;
             }
             Frame::ClosePort(closed) => {
                 agent.0.ports.lock().remove(&closed.tunnel);
@@ -351,6 +357,11 @@ impl Conversation<'_> {
         Ok(())
     }
 
+    async fn open_port(&mut self, wanted: &OpenPort, carries: Carries) -> Result<(), End> {
+        let outcome = ports::open_for_hub(self.agent, wanted, carries);
+        self.say(&Frame::PortOpened(PortOpened { request: wanted.request, outcome })).await
+    }
+
     /// Looks at a target in a task of its own and sends what it found. The hub's wait ends by itself when too many run.
     fn check(&self, request: u64, tunnel: u128, timeout_ms: u32) {
         let Ok(room) = Arc::clone(&self.link.checks).try_acquire_owned() else { return };
@@ -362,7 +373,14 @@ impl Conversation<'_> {
                 Some((target, _)) if !agent.0.allowed.permits(&target.host, target.port) => {
                     nothing("the agent's owner does not allow this target")
                 }
-                Some((target, protocol)) => check::look(&target, protocol, limit).await,
+                Some((target, protocol)) => {
+                    let judge = agent.0.target_tls.judge(&target);
+                    let (found, speech) = check::look(&judge, &target, protocol, limit).await;
+                    if let Some(speech) = speech.filter(|speech| speech.protocol != Protocol::Auto) {
+                        agent.0.tunnels.note_speech(tunnel, speech);
+                    }
+                    found
+                }
             };
             let json = serde_json::to_string(&found).expect("diagnostics are plain data");
             link.send(Frame::CheckResult(CheckResult { request, json })).await;

@@ -3,24 +3,26 @@
 use std::{io, sync::Arc, time::Duration};
 
 use schemas::frames::{
-    Frame, RefusalCode, STREAM_PATH, StreamAccepted, StreamKind, StreamOpen, StreamRefused,
-    preface::{self, BYTES_MAX, Purpose, UPGRADE},
+    Frame, RefusalCode, StreamAccepted, StreamKind, StreamOpen, StreamRefused, preface::Purpose,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 
-use wire::{
-    frame_io,
-    side::{Carrier, Tcp},
+use wire::{frame_io, side::Carrier};
+
+use super::{
+    Agent,
+    control::Link,
+    data_connection::connect,
+    refusals::Reason,
+    sealing::SealFailure,
+    streams,
+    target::{self, Opened},
 };
 
-use super::{Agent, control::Link, dialer, hub_connection, refusals::Reason, sealing::SealFailure, streams};
-
-/// How long the hub may take to accept a connection and its preface.
-const HUB_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a place in the warm pool stays empty after a connection failed.
 const REFILL_AFTER: Duration = Duration::from_secs(1);
 /// The most idle connections that a hub may ask for, and the most that may be opened at once on its demand.
@@ -97,7 +99,7 @@ async fn serve(agent: Agent, link: Arc<Link>, place: Option<OwnedSemaphorePermit
     match opened {
         Ok((socket, Frame::StreamOpen(open))) => {
             drop(place);
-            stream(&agent, socket, &open).await;
+            Box::pin(stream(&agent, socket, &open)).await;
         }
         Ok((socket, Frame::StreamAdopt(adopt))) => {
             drop(place);
@@ -116,7 +118,7 @@ async fn serve(agent: Agent, link: Arc<Link>, place: Option<OwnedSemaphorePermit
 
 /// Dials the target of a stream that the hub opened, and relays.
 async fn stream(agent: &Agent, mut socket: Carrier, open: &StreamOpen) {
-    match dial(agent, open).await {
+    match Box::pin(dial(agent, open)).await {
         Ok((target, _room)) => {
             if frame_io::write(&mut socket, &Frame::StreamAccepted(StreamAccepted {})).await.is_ok() {
                 streams::carry(agent, socket, target, open).await;
@@ -130,25 +132,14 @@ async fn stream(agent: &Agent, mut socket: Carrier, open: &StreamOpen) {
 pub(super) async fn dial(
     agent: &Agent,
     open: &StreamOpen,
-) -> Result<(Tcp, OwnedSemaphorePermit), (RefusalCode, String)> {
-    let refuse = |code, words: &str| Err((code, words.to_owned()));
+) -> Result<(Opened, OwnedSemaphorePermit), (RefusalCode, String)> {
     let Ok(room) = Arc::clone(&agent.0.streams).try_acquire_owned() else {
-        return refuse(RefusalCode::Busy, "the agent has too many streams open");
+        return Err((RefusalCode::Busy, "the agent has too many streams open".to_owned()));
     };
-    let Some(target) = agent.0.tunnels.target(open.tunnel).await else {
-        return refuse(RefusalCode::UnknownTunnel, "the agent does not know this tunnel");
+    let Some((target, protocol)) = agent.0.tunnels.target(open.tunnel).await else {
+        return Err((RefusalCode::UnknownTunnel, "the agent does not know this tunnel".to_owned()));
     };
-    // Asked for every stream: the hub's word is not enough.
-    if !agent.0.allowed.permits(&target.host, target.port) {
-        tracing::warn!(%target, "the hub asked for a target that is not allowed");
-        return refuse(RefusalCode::TargetNotAllowed, "the agent's owner does not allow this target");
-    }
-    let dialled = dialer::dial(&target.host, target.port).await;
-    agent.0.tunnels.dialled(open.tunnel, dialled.is_ok());
-    match dialled {
-        Ok(socket) => Ok((Tcp::from(socket), room)),
-        Err(error) => refuse(RefusalCode::TargetUnreachable, &format!("{target}: {error}")),
-    }
+    target::open(agent, open, &target, protocol).await.map(|opened| (opened, room))
 }
 
 async fn refuse(mut socket: Carrier, code: RefusalCode, message: &str) {
@@ -158,7 +149,7 @@ async fn refuse(mut socket: Carrier, code: RefusalCode, message: &str) {
     }
 }
 
-/// Opens a stream to a tunnel of the workspace; what comes next on the socket is raw.
+/// Opens a stream to a tunnel of the workspace; what comes next on the socket is the stream's.
 pub(super) async fn reach(
     agent: &Agent,
     link: &Link,
@@ -177,74 +168,5 @@ pub(super) async fn reach(
         Ok(socket)
     } else {
         Err(io::Error::from(io::ErrorKind::InvalidData).into())
-    }
-}
-
-/// A data connection up to the hub's `101`.
-pub(super) async fn connect(agent: &Agent, link: &Link, purpose: Purpose) -> io::Result<Carrier> {
-    let hub = agent.0.hub.as_ref().map_err(|error| io::Error::other(error.clone()))?;
-    let connecting = async {
-        let mut socket = hub_connection::connect(hub).await?;
-        let (counter, proof) = link.proof(purpose);
-        let request = format!(
-            "GET {STREAM_PATH} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n{}: {}\r\n\
-             {}: {counter}\r\n{}: {}\r\n{}: {proof}\r\n\r\n",
-            hub.authority,
-            preface::SESSION,
-            link.session_id,
-            preface::COUNTER,
-            preface::PURPOSE,
-            purpose.name(),
-            preface::PROOF,
-        );
-        socket.write_all(request.as_bytes()).await?;
-        let head = read_head(&mut socket).await?;
-        if head.starts_with(b"HTTP/1.1 101 ") {
-            return Ok(socket);
-        }
-        let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-        Err(io::Error::other(format!("the hub answered `{}`", String::from_utf8_lossy(line))))
-    };
-    timeout(HUB_PATIENCE, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-}
-
-/// Reads the head of an HTTP answer and leaves what follows it in the socket.
-async fn read_head(socket: &mut Carrier) -> io::Result<Vec<u8>> {
-    const END: &[u8] = b"\r\n\r\n";
-    let mut head = Vec::new();
-    let mut seen = [0; BYTES_MAX];
-    loop {
-        let length = match socket {
-            Carrier::Plain(tcp) => tcp.socket().peek(&mut seen).await?,
-            // Nothing can be put back, and what is read comes from memory.
-            Carrier::Wrapped(_) => {
-                let byte = socket.read_u8().await?;
-                head.push(byte);
-                if head.ends_with(END) {
-                    return Ok(head);
-                }
-                if head.len() > BYTES_MAX {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                continue;
-            }
-        };
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let before = head.len();
-        head.extend_from_slice(&seen[..length]);
-        // The end may have begun in what was taken before.
-        let from = before.saturating_sub(END.len() - 1);
-        let end = head[from..].windows(END.len()).position(|window| window == END);
-        let take = end.map_or(length, |at| from + at + END.len() - before);
-        head.truncate(before + take);
-        socket.read_exact(&mut seen[..take]).await?;
-        if end.is_some() {
-            return Ok(head);
-        }
-        if head.len() > BYTES_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
     }
 }

@@ -1,39 +1,53 @@
 //! The agent: one identity's connection to the hub, kept for ever, and everything that runs over it.
 //!
 //! Reading order: [`control`] (the control connection and its reconnects), [`tunnels`] (what this machine exposes),
-//! [`dialer`] (what may be dialled), [`data`] (data connections), [`streams`] (many streams on one), [`ports`] (what this machine reaches); [`wire`] carries the bytes.
+//! [`dialer`] (what may be dialled), [`data`] (data connections), [`streams`] (many streams on one), [`target`] (a
+//! stream's other end, with [`target_tls`] for HTTPS, [`speech`] for what was found by looking, and [`datagrams`] for
+//! UDP), [`ports`] and [`udp_ports`] (what this machine reaches); [`wire`] carries the bytes.
 //! Invariants: only targets on the allow-list are ever dialled, whatever the hub says; nothing the hub sends makes an
 //! agent hold unbounded memory; a lost hub is sought again until [`AgentHandle::stop`].
 
+mod certificate;
 mod check;
 mod control;
 mod data;
+mod data_connection;
+mod datagrams;
 mod dialer;
 mod hub_address;
 mod hub_connection;
 mod ports;
 pub(crate) mod refusals;
 mod sealing;
+mod speech;
 mod streams;
+mod target;
+mod target_tls;
 pub mod trust;
 mod tunnels;
+mod udp_ports;
 
 use std::{collections::BTreeMap, fmt, io, rc::Rc, sync::Arc, time::Duration};
 
+use domain::target::Target;
 use parking_lot::{Mutex, RwLock};
+use rustls::ClientConfig;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trust::KnownServices;
 use uuid::Uuid;
-use wire::{cores::Cores, sealed::handshake::Identity};
+use wire::{cores::Cores, peers::PeerRoom, sealed::handshake::Identity};
 
 use control::Link;
 use dialer::Allowed;
 use hub_address::HubAddress;
+use target_tls::TargetTls;
 use tunnels::Tunnels;
 
-pub use ports::LocalPort;
+pub use ports::{Carries, LocalPort};
 pub use refusals::{Reason, Refusals, Tally};
+pub use speech::Speech;
+pub use target_tls::{CertificateCheck, issuers_of};
 pub use tunnels::TunnelView;
 
 /// How long [`AgentHandle::stop`] waits for what still runs.
@@ -72,8 +86,10 @@ impl fmt::Debug for TokenCell {
 /// Who the agent is and where its hub is.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
-    /// `http://host:port`.
+    /// `https://host:port` or `http://host:port`.
     pub hub_url: String,
+    /// Whom an `https` hub must be vouched for by.
+    pub believing: ClientConfig,
     pub agent_id: String,
     pub token: TokenCell,
     /// Shown to others who hold the same identity.
@@ -83,11 +99,16 @@ pub struct AgentOptions {
     pub agent_version: String,
     /// Whether targets on this machine may be dialled without being allowed one by one.
     pub allow_loopback: bool,
+    /// How long a peer of a local UDP port may be silent before its session ends (milliseconds).
+    pub udp_idle_ms: u64,
     /// The static key that others know this agent's services by.
     pub identity: Identity,
     /// The keys of services that are reached from here.
     pub known: Arc<dyn KnownServices>,
 }
+
+/// [`AgentOptions::udp_idle_ms`] where nobody has a reason for another: as long as the hub's own.
+pub const UDP_IDLE_MS: u64 = 60_000;
 
 /// How the agent is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +134,9 @@ struct Inner {
     options: AgentOptions,
     /// The address behind [`AgentOptions::hub_url`]; an error never becomes an address.
     hub: Result<HubAddress, String>,
+    tls: Arc<ClientConfig>,
     allowed: Allowed,
+    target_tls: TargetTls,
     tunnels: Tunnels,
     /// Local ports that the hub asked for, by tunnel.
     ports: Mutex<BTreeMap<u128, LocalPort>>,
@@ -121,6 +144,8 @@ struct Inner {
     link: watch::Sender<Option<Arc<Link>>>,
     status: watch::Sender<AgentStatus>,
     streams: Arc<Semaphore>,
+    /// What all local UDP ports share.
+    peers: PeerRoom,
     sealing: sealing::Sessions,
     /// The thread that carries streams.
     cores: Cores<streams::Local>,
@@ -153,12 +178,15 @@ impl Agent {
 pub fn start(options: AgentOptions) -> AgentHandle {
     let agent = Agent(Arc::new(Inner {
         hub: HubAddress::parse(&options.hub_url),
+        tls: hub_connection::config(&options.believing),
         allowed: Allowed::new(options.allow_loopback),
+        target_tls: TargetTls::default(),
         tunnels: Tunnels::default(),
         ports: Mutex::default(),
         link: watch::Sender::new(None),
         status: watch::Sender::new(AgentStatus::Connecting { attempt: 0, last_error: None }),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        peers: PeerRoom::default(),
         sealing: sealing::Sessions::default(),
         cores: Cores::start("connect", 1).expect("a process that starts may have one more thread"),
         stop: CancellationToken::new(),
@@ -180,15 +208,31 @@ impl AgentHandle {
         self.0.0.allowed.add(host, port);
     }
 
-    /// Listens on a loopback port (0: any) and leads its connections to a tunnel of the workspace, sealed end to end,
-    /// until the returned port is dropped. Works across reconnects. `service` is the name that the other side's key is
-    /// pinned under.
+    /// Decides how the certificate of a target that speaks TLS is judged, from the next connection on.
+    ///
+    /// # Errors
+    /// The file of issuers cannot be read or is none.
+    pub fn check_certificate(&self, target: &Target, check: &CertificateCheck) -> io::Result<()> {
+        self.0.0.target_tls.decide(target, check)?;
+        self.0.0.tunnels.doubt_target(target);
+        Ok(())
+    }
+
+    /// Listens on a loopback port (0: any) and leads its connections or its peers' datagrams to a tunnel of the workspace,
+    /// sealed end to end, until the returned port is dropped. Works across reconnects. `service` is the name that the other
+    /// side's key is pinned under.
     ///
     /// # Errors
     /// [`io::ErrorKind::AddrInUse`] when somebody listens there, or why it cannot listen.
     #[expect(clippy::unused_async, reason = "callers await it; it may come to ask the hub first")]
-    pub async fn reach(&self, tunnel: u128, service: &str, port: u16) -> io::Result<LocalPort> {
-        ports::open(&self.0, tunnel, service, port)
+    pub async fn reach(
+        &self,
+        tunnel: u128,
+        service: &str,
+        carries: Carries,
+        port: u16,
+    ) -> io::Result<LocalPort> {
+        ports::open(&self.0, &ports::To::new(tunnel, service), carries, port)
     }
 
     /// The tunnels that the hub has assigned to this agent and whether they can be served, as they change.

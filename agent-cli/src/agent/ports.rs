@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use schemas::frames::{PortOutcome, StreamKind};
+use domain::target::Protocol;
+use schemas::frames::{OpenPort, PortOutcome, StreamKind};
+use serde::{Deserialize, Serialize};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -18,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use wire::{
     link::LinkStream,
+    peers::PeerPort,
     relay::relay,
     sealed::Sealed,
     side::{Carrier, Tcp, prepare, reset},
@@ -29,6 +32,7 @@ use super::{
     refusals::{self, Reason, Refusals},
     sealing::{self, SealFailure},
     streams::Local,
+    udp_ports,
 };
 
 /// How long a connection waits for a session when the hub is being sought.
@@ -42,11 +46,34 @@ const ANY_PORT_TRIES: u32 = 8;
 /// The most local ports that the hub may have open here.
 const HUB_PORTS_MAX: usize = 256;
 
-/// A local port that leads to a tunnel, until it is dropped. Running connections end with it.
+/// What a tunnel carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carries {
+    /// Connections.
+    Bytes,
+    /// UDP.
+    Datagrams,
+}
+
+impl Carries {
+    /// What tunnels of a protocol carry.
+    pub const fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Udp => Self::Datagrams,
+            Protocol::Auto | Protocol::Tcp | Protocol::Http | Protocol::Https => Self::Bytes,
+        }
+    }
+}
+
+/// A local port that leads to a tunnel, until it is dropped. Running connections and sessions end with it.
 #[derive(Debug)]
 pub struct LocalPort {
     port: u16,
+    carries: Carries,
     refusals: watch::Receiver<Refusals>,
+    // Declared first of what is open: a UDP port is free for whoever takes over as soon as this is dropped.
+    _peers: Option<PeerPort>,
     _open: DropGuard,
 }
 
@@ -62,31 +89,41 @@ impl LocalPort {
 }
 
 /// Listens and leads to a tunnel.
-pub(super) fn open(agent: &Agent, tunnel: u128, service: &str, port: u16) -> io::Result<LocalPort> {
-    let (four, six) = listen_on_both(port)?;
-    let port = four.local_addr()?.port();
+pub(super) fn open(agent: &Agent, to: &To, carries: Carries, port: u16) -> io::Result<LocalPort> {
     let over = agent.0.stop.child_token();
     let (sender, refusals) = watch::channel(Refusals::new());
     let sender = Arc::new(sender);
-    let service: Arc<str> = service.into();
-    for listener in [Some(four), six].into_iter().flatten() {
-        let (here, over, sender) = (agent.clone(), over.clone(), Arc::clone(&sender));
-        let to = To { tunnel, service: Arc::clone(&service) };
-        // Where the link is.
-        agent.on_core(move |local| async move {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => accept(here, local, to, listener, over, sender).await,
-                Err(error) => tracing::error!(%error, "a local port cannot accept"),
+    let (port, peers) = match carries {
+        Carries::Datagrams => {
+            let (port, peers) = udp_ports::open(agent, to, port, &over, sender)?;
+            (port, Some(peers))
+        }
+        Carries::Bytes => {
+            let (port, listeners) = listen_on_both(port, listen)?;
+            for listener in listeners {
+                let (here, over, sender) = (agent.clone(), over.clone(), Arc::clone(&sender));
+                let to = to.clone();
+                // Where the link is.
+                agent.on_core(move |local| async move {
+                    match TcpListener::from_std(listener) {
+                        Ok(listener) => accept(here, local, to, listener, over, sender).await,
+                        Err(error) => tracing::error!(%error, "a local port cannot accept"),
+                    }
+                });
             }
-        });
-    }
-    Ok(LocalPort { port, refusals, _open: over.drop_guard() })
+            (port, None)
+        }
+    };
+    Ok(LocalPort { port, carries, refusals, _peers: peers, _open: over.drop_guard() })
 }
 
 /// Opens a port because the hub asks for it; asking again for the same is answered alike.
-pub(super) fn open_for_hub(agent: &Agent, tunnel: u128, service: &str, port: u16) -> PortOutcome {
+pub(super) fn open_for_hub(agent: &Agent, wanted: &OpenPort, carries: Carries) -> PortOutcome {
+    let OpenPort { tunnel, name, port, .. } = wanted;
+    let (tunnel, port) = (*tunnel, *port);
     let mut ports = agent.0.ports.lock();
     if let Some(known) = ports.get(&tunnel)
+        && known.carries == carries
         && (port == 0 || known.port == port)
     {
         return PortOutcome::Listening(known.port);
@@ -94,7 +131,7 @@ pub(super) fn open_for_hub(agent: &Agent, tunnel: u128, service: &str, port: u16
     if ports.len() >= HUB_PORTS_MAX {
         return PortOutcome::Failed("too many local ports are open".to_owned());
     }
-    match open(agent, tunnel, service, port) {
+    match open(agent, &To::new(tunnel, name), carries, port) {
         Ok(opened) => {
             let port = opened.port;
             ports.insert(tunnel, opened);
@@ -107,24 +144,27 @@ pub(super) fn open_for_hub(agent: &Agent, tunnel: u128, service: &str, port: u16
 
 /// `localhost` means either family to clients. A machine without IPv6 does without; but if somebody else has that half
 /// of the port, clients would end up with two services.
-fn listen_on_both(port: u16) -> io::Result<(PlainListener, Option<PlainListener>)> {
+pub(super) fn listen_on_both<T>(
+    port: u16,
+    listen: impl Fn(SocketAddr) -> io::Result<(u16, T)>,
+) -> io::Result<(u16, Vec<T>)> {
     let mut tries = if port == 0 { ANY_PORT_TRIES } else { 1 };
     loop {
-        let four = listen((Ipv4Addr::LOCALHOST, port).into())?;
+        let (number, four) = listen((Ipv4Addr::LOCALHOST, port).into())?;
         tries -= 1;
-        match listen((Ipv6Addr::LOCALHOST, four.local_addr()?.port()).into()) {
-            Ok(six) => return Ok((four, Some(six))),
-            Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Ok((four, None)),
+        match listen((Ipv6Addr::LOCALHOST, number).into()) {
+            Ok((_, six)) => return Ok((number, vec![four, six])),
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Ok((number, vec![four])),
             Err(error) if tries == 0 => return Err(error),
             Err(_) => {}
         }
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<PlainListener> {
+fn listen(address: SocketAddr) -> io::Result<(u16, PlainListener)> {
     let listener = PlainListener::bind(address)?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok((listener.local_addr()?.port(), listener))
 }
 
 async fn accept(
@@ -169,7 +209,7 @@ async fn carry(
     // Nothing of the client's bytes is read before the stream is open and sealed: one that breaks before costs nothing.
     let opened = tokio::select! {
         () = over.cancelled() => return reset(socket),
-        opened = open_stream(agent, local, to) => opened,
+        opened = Box::pin(open_stream(agent, local, to, StreamKind::SealedTcp)) => opened,
     };
     let ended = over.cancelled();
     match opened {
@@ -184,13 +224,20 @@ async fn carry(
 
 /// Where a local port leads.
 #[derive(Debug, Clone)]
-struct To {
+pub(super) struct To {
     tunnel: u128,
+    /// The name that the other side's key is pinned under.
     service: Arc<str>,
 }
 
+impl To {
+    pub(super) fn new(tunnel: u128, service: &str) -> Self {
+        Self { tunnel, service: service.into() }
+    }
+}
+
 /// A sealed stream.
-enum Opened {
+pub(super) enum Opened {
     OnLink(Sealed<LinkStream>),
     OnItsOwn(Sealed<Carrier>),
 }
@@ -202,10 +249,15 @@ fn refuse(socket: TcpStream, refusals: &watch::Sender<Refusals>, reason: Reason,
 }
 
 /// Opens and seals a stream, waiting for the hub while it is away.
-async fn open_stream(agent: &Agent, local: &Local, to: &To) -> Result<Opened, ReachFailure> {
+pub(super) async fn open_stream(
+    agent: &Agent,
+    local: &Local,
+    to: &To,
+    kind: StreamKind,
+) -> Result<Opened, ReachFailure> {
     let deadline = Instant::now() + LINK_PATIENCE;
     loop {
-        let failure = match try_stream(agent, local, to, deadline).await {
+        let failure = match try_stream(agent, local, to, kind, deadline).await {
             // At most once: the next one shakes hands.
             Err(ReachFailure::Unsealed(SealFailure::Forgotten)) => continue,
             Err(failure @ ReachFailure::Io(_)) => failure,
@@ -222,9 +274,10 @@ async fn try_stream(
     agent: &Agent,
     local: &Local,
     to: &To,
+    kind: StreamKind,
     deadline: Instant,
 ) -> Result<Opened, ReachFailure> {
-    if let Some(stream) = local.open(to.tunnel, StreamKind::SealedTcp) {
+    if let Some(stream) = local.open(to.tunnel, kind) {
         let (stream, failure) = match sealing::seal(agent, stream, to.tunnel, &to.service).await {
             Ok(sealed) => return Ok(Opened::OnLink(sealed)),
             Err(failed) => failed,
@@ -242,7 +295,7 @@ async fn try_stream(
         Ok(Err(_)) | Err(_) => None,
     };
     let link = link.ok_or_else(|| io::Error::other("there is no session with it"))?;
-    let stream = data::reach(agent, &link, to.tunnel, StreamKind::SealedTcp).await?;
+    let stream = data::reach(agent, &link, to.tunnel, kind).await?;
     match sealing::seal(agent, stream, to.tunnel, &to.service).await {
         Ok(sealed) => Ok(Opened::OnItsOwn(sealed)),
         Err((_, failure)) => Err(failure.into()),

@@ -9,11 +9,10 @@ use schemas::frames::{StreamKind, StreamOpen, preface::Purpose};
 use tokio::time::sleep;
 use wire::{
     link::{Arrival, End, Link as Streams, LinkStream},
-    relay::relay,
-    side::{Carrier, Parked, Side, Tcp},
+    side::{Carrier, Parked, Side},
 };
 
-use super::{Agent, control::Link, data, sealing};
+use super::{Agent, control::Link, data, data_connection, sealing, target::Opened};
 
 /// How long to leave the hub alone after a link failed.
 const LINK_AGAIN: Duration = Duration::from_secs(1);
@@ -47,7 +46,7 @@ pub(super) async fn keep(agent: Agent, session: Arc<Link>) {
     loop {
         let opened = tokio::select! {
             () = session.ended.cancelled() => return,
-            opened = data::connect(&agent, &session, Purpose::Link) => opened,
+            opened = data_connection::connect(&agent, &session, Purpose::Link) => opened,
         };
         match opened.and_then(Parked::park) {
             Ok(parked) => {
@@ -105,7 +104,8 @@ async fn run(agent: &Agent, local: &Rc<Local>, session: &Link, carrier: Carrier)
 /// Dials the target of a stream that the hub opened, and relays.
 async fn serve(agent: &Agent, arrival: Arrival) {
     let Arrival { open, stream } = arrival;
-    match data::dial(agent, &open).await {
+    // Boxed: what dialling takes is not to be kept for as long as the stream lives.
+    match Box::pin(data::dial(agent, &open)).await {
         Ok((target, _room)) => {
             stream.accept();
             carry(agent, stream, target, &open).await;
@@ -115,18 +115,17 @@ async fn serve(agent: &Agent, arrival: Arrival) {
 }
 
 /// Carries a stream to its target, opening what the other agent has sealed.
-pub(super) async fn carry(agent: &Agent, stream: impl Side, target: Tcp, open: &StreamOpen) {
-    let ended = agent.0.stop.cancelled();
+pub(super) async fn carry(agent: &Agent, stream: impl Side, target: Opened, open: &StreamOpen) {
     match open.kind {
         StreamKind::SealedTcp | StreamKind::SealedUdp => {
-            let unsealed = sealing::unseal(agent, stream, open.tunnel).await;
+            let unsealed = Box::pin(sealing::unseal(agent, stream, open.tunnel)).await;
             match unsealed {
-                Ok(stream) => drop(relay(stream, target, ended).await),
+                Ok(stream) => target.carry(agent, stream).await,
                 Err(error) => tracing::debug!(%error, "a sealed stream could not be opened"),
             }
         }
         StreamKind::Tcp | StreamKind::Http | StreamKind::Http2 | StreamKind::Udp => {
-            relay(stream, target, ended).await;
+            target.carry(agent, stream).await;
         }
     }
 }

@@ -2,8 +2,13 @@
 
 use schemas::problem::Problem;
 
+use wire::tls;
+
 use super::ApiError;
-use crate::failure::{Exit, Failure};
+use crate::{
+    failure::{Exit, Failure},
+    hub_tls,
+};
 
 /// Where a key comes from, for every message that lacks one.
 pub(crate) const KEY_HINT: &str = "connect up --api-key pc_…, or set PRIVATECONNECT_TOKEN; \
@@ -13,6 +18,11 @@ impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         match error {
             ApiError::NoKey => Self::new("no_api_key", "No API key is known for this hub").hint(KEY_HINT),
+            ApiError::Unreachable { hub, error } if tls::reason(&error).is_some() => {
+                let (what, hint) = tls::reason(&error).map(hub_tls::explained).unwrap_or_default();
+                Self { causes: vec![what], ..Self::new("hub_not_believed", format!("No TLS with {hub}")) }
+                    .hint(hint)
+            }
             ApiError::Unreachable { hub, error } => {
                 let (code, what) = if error.is_timeout() {
                     ("hub_timeout", "does not answer in time")
@@ -48,6 +58,9 @@ fn refused(problem: &Problem) -> Failure {
         400 | 422 => Failure { exit: Exit::Usage, ..failure },
         _ => failure,
     };
+    if problem.code == "tls_required" {
+        return failure.hint("write https:// in --hub or CONNECT_HUB_URL");
+    }
     match (problem.status_code, problem.retry_after) {
         (401, _) => failure.hint(KEY_HINT),
         (429, Some(seconds)) => failure.hint(format!("try again in {seconds} s")),

@@ -85,7 +85,7 @@ fn answer(status: u16, headers: &str, body: &str) -> String {
 }
 
 fn api(hub: &Hub) -> Api {
-    Api::new(hub.url.clone(), Some(Secret::new("pc_test"))).unwrap()
+    Api::new(hub.url.clone(), Some(Secret::new("pc_test")), wire::tls::trust::nobody()).unwrap()
 }
 
 fn problem(status: u16, code: &str, more: &str) -> String {
@@ -135,7 +135,9 @@ async fn the_key_goes_along_but_not_where_none_is_needed() {
 #[tokio::test]
 async fn without_a_key_nothing_is_asked() {
     let hub = hub("/", vec![answer(200, "", WHO)]).await;
-    let failure = Failure::from(Api::new(hub.url.clone(), None).unwrap().whoami().await.unwrap_err());
+    let failure = Failure::from(
+        Api::new(hub.url.clone(), None, wire::tls::trust::nobody()).unwrap().whoami().await.unwrap_err(),
+    );
     assert_eq!((failure.code.as_ref(), failure.exit), ("no_api_key", Exit::Failure));
     assert!(failure.hint.unwrap().contains("connect up --api-key"));
     assert!(hub.seen.lock().is_empty());

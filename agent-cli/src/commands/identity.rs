@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use schemas::rest::RegisterAgent;
+use wire::tls::trust::Trust;
 
 use super::Context;
 use crate::{
@@ -156,6 +157,10 @@ fn save(context: &Context<'_>, lock: &Locked<'_>, agent: &SavedAgent, keep: Keep
         saved.agent = Some(agent.clone());
         if let Some(key) = key {
             saved.api_key = Some(key.reveal().to_owned());
+            // Later commands may stand in another folder.
+            if let Trust::File(file) = &context.settings.trust {
+                saved.ca = Some(std::path::absolute(file).unwrap_or_else(|_| file.clone()));
+            }
         }
     });
     if let Err(failure) = saved {

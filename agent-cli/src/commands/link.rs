@@ -55,8 +55,12 @@ async fn exposed(
     rules: share::Rules<'_>,
 ) -> Result<Exit, Failure> {
     let allowed = context.settings.allow_targets.iter().map(|word| targets::parse(word));
+    let target = targets::parse(target)?;
+    // As it was exposed before.
+    let certificate = context.settings.saved.target_tls.get(&target.to_string()).cloned().unwrap_or_default();
     let exposure = Exposure {
-        target: targets::parse(target)?,
+        target,
+        certificate,
         name: args.name.clone(),
         protocol: "auto".to_owned(),
         is_public: false,
@@ -67,7 +71,7 @@ async fn exposed(
     stay::within(context, membership, async |membership| {
         let service = services::expose(context, membership, &who, &exposure).await?;
         let link = context.api.create_share(&service.id, &share::request(&service.name, rules)).await?;
-        expose::say(context, &service, Some(&link))?;
+        expose::say(context, &service, &exposure.certificate, Some(&link))?;
         services::stay(context, membership, &service).await
     })
     .await

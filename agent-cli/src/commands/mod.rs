@@ -9,6 +9,7 @@ use crate::{
     api::Api,
     cli::{Cli, Command, ExposeArgs, LinkAction, ReachArgs},
     failure::{Exit, Failure},
+    hub_tls,
     output::Output,
     settings::{Environment, Settings},
 };
@@ -78,7 +79,8 @@ pub(crate) async fn run(cli: &Cli, environment: &Environment, output: &Output) -
             .hint("give a command or a target, not both"));
     }
     let settings = Settings::resolve(&cli.global, environment)?;
-    let api = Api::new(settings.hub.clone(), settings.api_key.clone())?;
+    let believing = hub_tls::config_for(settings.hub.scheme(), &settings.trust)?;
+    let api = Api::new(settings.hub.clone(), settings.api_key.clone(), believing)?;
     let (stop_sender, stop) = watch::channel(None);
     let signals = tokio::spawn(listen_for_signals(stop_sender));
     let context = Context { output, settings, api, stop };

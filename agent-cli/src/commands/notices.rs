@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, mem::discriminant, time::Duration};
 
-use domain::ids::TunnelId;
+use domain::{ids::TunnelId, target::Protocol};
 use schemas::rest::Tunnel;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -42,6 +42,8 @@ pub(crate) struct Notices<'a> {
     refused: BTreeMap<Reason, (u64, Instant)>,
     target: Option<TargetState>,
     target_said: Option<Instant>,
+    /// Nothing was heard of the target but what the hub answered.
+    is_first: bool,
 }
 
 impl<'a> Notices<'a> {
@@ -52,7 +54,7 @@ impl<'a> Notices<'a> {
             "error" => Some(TargetState::Unreachable(String::new())),
             _ => None,
         };
-        Self { service, tunnel, refused: BTreeMap::new(), target, target_said: None }
+        Self { service, tunnel, refused: BTreeMap::new(), target, target_said: None, is_first: true }
     }
 
     /// Says what is due; answers when to look again although nothing has changed.
@@ -95,9 +97,16 @@ impl<'a> Notices<'a> {
             }
         }
         if let Some(state) = known.targets.get(&self.tunnel.uuid()) {
+            let is_first = std::mem::replace(&mut self.is_first, false);
             let quiet_until = self.target_said.map(|at| at + SAY_AGAIN).filter(|until| *until > now);
             match (&self.target, quiet_until) {
                 (Some(said), _) if discriminant(said) == discriminant(state) => {}
+                // The hub's answer had these words.
+                (Some(TargetState::Unreachable(_)), _)
+                    if is_first && matches!(state, TargetState::Distrusted(_)) =>
+                {
+                    self.target = Some(state.clone());
+                }
                 // That it answers is what everybody expects.
                 (None, _) if *state == TargetState::Answers => self.target = Some(state.clone()),
                 (_, Some(until)) => later.push(until),
@@ -118,6 +127,15 @@ impl<'a> Notices<'a> {
             Notice::Target(TargetState::Answers) => {
                 return format!("{name}: the target {target} answers again.");
             }
+            Notice::Target(TargetState::Distrusted(words)) => {
+                return format!("{name}: links to it do not work: {}", without_target(words, &target));
+            }
+            Notice::Target(TargetState::Unreachable(words)) if self.is_udp() => {
+                return format!(
+                    "{name}: nobody takes datagrams at the target {target} ({}). Start it: they are lost until then.",
+                    without_target(words, &target)
+                );
+            }
             Notice::Target(TargetState::Unreachable(words)) => {
                 return format!(
                     "{name}: the target {target} does not answer any more ({}). Start it again: connections are refused until then.",
@@ -131,6 +149,10 @@ impl<'a> Notices<'a> {
             }
         };
         let said = match reason {
+            Reason::TargetUnreachable if self.is_udp() => format!(
+                "there is no way to the target {target} ({}). The exposing agent is connected; check the service there.",
+                without_target(words, &target)
+            ),
             Reason::TargetUnreachable => format!(
                 "the target {target} did not take the connection ({}). The exposing agent is connected; start or check the service there.",
                 without_target(words, &target)
@@ -148,6 +170,9 @@ impl<'a> Notices<'a> {
             Reason::TunnelGone => format!(
                 "the service was deleted. End this command, and expose it again there: connect expose {target} --name {name}"
             ),
+            Reason::Busy if self.is_udp() => {
+                format!("there are too many peers ({words}). Try again later.")
+            }
             Reason::Busy => {
                 format!("there are too many connections ({words}). Close some, or try again later.")
             }
@@ -157,12 +182,20 @@ impl<'a> Notices<'a> {
             Reason::Unsealed => format!(
                 "the stream to the exposing agent could not be sealed ({words}): nothing was sent. Is its connect as new as this one?"
             ),
+            Reason::HubUnreachable if self.is_udp() => {
+                format!("datagrams were given up ({words}). It is sought again; is the hub running?")
+            }
             Reason::HubUnreachable => {
                 format!("a connection was given up ({words}). It is sought again; is the hub running?")
             }
         };
-        let counted = if count > 1 { format!(" ({count} connections)") } else { String::new() };
+        let what = if self.is_udp() { "sessions" } else { "connections" };
+        let counted = if count > 1 { format!(" ({count} {what})") } else { String::new() };
         format!("{name}{counted}: {said}")
+    }
+
+    fn is_udp(&self) -> bool {
+        services::protocol_of(self.service) == Protocol::Udp
     }
 
     fn json(&self, notice: &Notice) -> Value {
@@ -179,6 +212,7 @@ impl<'a> Notices<'a> {
             Notice::Target(state) => {
                 let (state, words) = match state {
                     TargetState::Answers => ("answers", None),
+                    TargetState::Distrusted(words) => ("distrusted", Some(words)),
                     TargetState::Unreachable(words) => ("unreachable", Some(words)),
                     TargetState::NotAllowed(words) => ("not_allowed", Some(words)),
                 };

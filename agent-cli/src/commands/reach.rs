@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{Context, identity, notices::Notices, ports, services, stay};
 use crate::{
+    agent::Carries,
     cli::ReachArgs,
     failure::{Exit, Failure},
     holder::{Membership, session::ReachError},
@@ -30,8 +31,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &ReachArgs) -> Result<Exit,
     }
     let membership = stay::join(context, &who).await;
     stay::within(context, membership, async |membership| {
-        // A protocol of a newer hub reads as one that is decided by looking.
-        let mut protocol = service.protocol.parse().unwrap_or(Protocol::Auto);
+        let mut protocol = services::protocol_of(&service);
         match context.api.check_service(&service.id, timeout).await {
             Ok(found) => {
                 if protocol == Protocol::Auto {
@@ -70,10 +70,11 @@ async fn open(
     chosen: Option<u16>,
 ) -> Result<u16, Failure> {
     let saved = context.settings.saved.ports.get(&service.name).copied();
+    let carries = Carries::of(services::protocol_of(service));
     let candidates = ports::candidates(chosen, saved, service.target_port, &service.name);
     let mut last = ReachError::Taken;
     for candidate in &candidates {
-        match membership.reach(tunnel.uuid(), &service.name, *candidate).await {
+        match membership.reach(tunnel.uuid(), &service.name, carries, *candidate).await {
             Ok(port) => {
                 if (chosen.is_some() || saved.is_none()) && saved != Some(port) {
                     save(context, &service.name, port).await;
@@ -128,16 +129,22 @@ async fn save(context: &Context<'_>, service: &str, port: u16) {
 
 // What the exposing agent saw when it looked; without an HTTP answer the bytes stay bytes.
 fn seen_protocol(found: &Diagnostics) -> Protocol {
-    let is_ok = |step: &Option<DiagnosticStep>| step.as_ref().is_some_and(|step| step.ok);
-    match (is_ok(&found.http), is_ok(&found.tls)) {
-        (true, true) => Protocol::Https,
-        (true, false) => Protocol::Http,
+    let is_http = found.http.as_ref().is_some_and(|step| step.ok);
+    match (is_http, &found.tls) {
+        // Whether the certificate is trusted where the target is says nothing about this side.
+        (true, Some(_)) => Protocol::Https,
+        (true, None) => Protocol::Http,
         (false, _) => Protocol::Auto,
     }
 }
 
 fn say(context: &Context<'_>, service: &Tunnel, protocol: Protocol, port: u16) -> Result<(), Failure> {
-    let connection = connection_string(protocol, service.target_port, port, None);
+    let connection = match protocol {
+        Protocol::Udp => format!("udp://localhost:{port}"),
+        Protocol::Auto | Protocol::Tcp | Protocol::Http | Protocol::Https => {
+            connection_string(protocol, service.target_port, port, None)
+        }
+    };
     let event = json!({
         "event": "reaching",
         "service": services::json(service),
@@ -163,14 +170,25 @@ fn diagnostics_text(service: &Tunnel, found: &Diagnostics, face: Face) -> String
         face.remote(&service.name),
         face.remote(&services::target_of(service).to_string())
     );
-    let steps = [("DNS", &found.dns), ("TCP", &found.tcp), ("TLS", &found.tls), ("HTTP", &found.http)];
+    let tls =
+        found.tls.as_ref().map(|tls| DiagnosticStep { ok: tls.ok, ms: tls.ms, detail: tls.detail.clone() });
+    let mut steps = vec![("DNS", &found.dns)];
+    match services::protocol_of(service) {
+        Protocol::Udp => steps.push(("UDP", &found.udp)),
+        Protocol::Auto | Protocol::Tcp | Protocol::Http | Protocol::Https => {
+            steps.extend([("TCP", &found.tcp), ("TLS", &tls), ("HTTP", &found.http)]);
+        }
+    }
     let mut lines: Vec<String> =
         steps.into_iter().map(|(name, step)| step_text(name, step.as_ref(), face)).collect();
     let latency = found.latency_ms.map_or_else(|| "-".to_owned(), milliseconds);
     lines.push(format!("{}{latency}", text::padded("Latency", 9)));
     // Without colour: escapes have no width, but would be counted.
-    text::boxed(&title, &lines, face)
+    text::boxed(&title, &lines, STEP_INDENT, face)
 }
+
+/// Where a step's detail begins: after name, mark and time.
+const STEP_INDENT: usize = 9 + 6 + 10;
 
 fn step_text(name: &str, step: Option<&DiagnosticStep>, face: Face) -> String {
     let name = text::padded(name, 9);

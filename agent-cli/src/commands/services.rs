@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use domain::{ids::TunnelId, target::Target};
+use domain::{
+    ids::TunnelId,
+    target::{Protocol, Target},
+};
 use schemas::rest::{RegisterService, Tunnel};
 use serde::Serialize;
 
 use super::{Context, identity, identity::Identity, naming, notices::Notices, stay};
 use crate::{
+    agent::CertificateCheck,
     cli::Command,
     failure::{Exit, Failure},
     holder::{Membership, session::SessionState},
@@ -25,6 +29,8 @@ pub(crate) struct Exposure {
     /// `auto`, `tcp`, `udp`, `http` or `https`.
     pub(crate) protocol: String,
     pub(crate) is_public: bool,
+    /// How its certificate is judged, where it speaks TLS.
+    pub(crate) certificate: CertificateCheck,
     /// More targets that the hub may have dialled.
     pub(crate) allowed: Vec<Target>,
 }
@@ -53,6 +59,9 @@ pub(crate) struct ServiceJson<'a> {
     is_public: bool,
     public_url: Option<&'a str>,
     tunnel_port: u16,
+    /// Only where it is judged otherwise than by what this machine trusts: `unchecked` or `issuers`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_certificate: Option<&'static str>,
 }
 
 /// A service for programs.
@@ -68,12 +77,28 @@ pub(crate) fn json(service: &Tunnel) -> ServiceJson<'_> {
         is_public: service.is_public,
         public_url: service.public_url.as_deref(),
         tunnel_port: service.tunnel_port,
+        target_certificate: None,
     }
+}
+
+/// The same for a service of this machine.
+pub(crate) fn own_json<'a>(service: &'a Tunnel, check: &CertificateCheck) -> ServiceJson<'a> {
+    let target_certificate = match check {
+        CertificateCheck::System => None,
+        CertificateCheck::Issuers(_) => Some("issuers"),
+        CertificateCheck::Unchecked => Some("unchecked"),
+    };
+    ServiceJson { target_certificate, ..json(service) }
 }
 
 /// Where a service leads, with brackets where they belong.
 pub(crate) fn target_of(service: &Tunnel) -> Target {
     Target { host: service.target_host.clone(), port: service.target_port }
+}
+
+/// How a service is spoken to; a protocol of a newer hub reads as one that is decided by looking.
+pub(crate) fn protocol_of(service: &Tunnel) -> Protocol {
+    service.protocol.parse().unwrap_or(Protocol::Auto)
 }
 
 /// The id of a service, for the session.
@@ -110,6 +135,10 @@ pub(crate) async fn expose(
             .await
             .map_err(|error| Failure::new("agent_session", "The agent session has ended").because(&error))?;
     }
+    membership
+        .check_certificate(exposure.target.clone(), exposure.certificate.clone())
+        .await
+        .map_err(|error| Failure::new("target_ca", "The issuers' file cannot be used").because(&error))?;
     // Not connected in time: the service is made all the same and becomes active when the session comes.
     if let SessionState::Refused { code, message } = membership.settled(SESSION_WAIT).await {
         return Err(stay::refused(&code, &message));
@@ -132,7 +161,7 @@ pub(crate) async fn expose(
                 let reason = service.status_reason.as_deref().unwrap_or("it does not answer");
                 context.output.warn(&format!("{} is exposed, but {reason}", exposure.target));
             }
-            remember(context, &exposure.target).await;
+            remember(context, exposure).await;
             Ok(service)
         }
         Err(error) if error.code() == Some("agent_not_found") => {
@@ -144,17 +173,27 @@ pub(crate) async fn expose(
 }
 
 // Targets on this machine are allowed anyway.
-async fn remember(context: &Context<'_>, target: &Target) {
+async fn remember(context: &Context<'_>, exposure: &Exposure) {
+    let target = &exposure.target;
     let word = target.to_string();
     let address = target.host.parse::<std::net::IpAddr>();
     let is_here = target.host == "localhost" || address.is_ok_and(|address| address.is_loopback());
-    let Some(config) = context.settings.config.as_ref().filter(|_| !is_here) else { return };
-    if context.settings.saved.exposed.contains(&word) {
+    let Some(config) = &context.settings.config else { return };
+    let known = &context.settings.saved;
+    let check = (exposure.certificate != CertificateCheck::System).then(|| exposure.certificate.clone());
+    if (is_here || known.exposed.contains(&word)) && known.target_tls.get(&word) == check.as_ref() {
         return;
     }
     let hub = context.settings.hub.as_str();
     let saved = config.change(|config| {
-        config.hubs.entry(hub.to_owned()).or_default().exposed.insert(word);
+        let saved = config.hubs.entry(hub.to_owned()).or_default();
+        match check {
+            Some(check) => drop(saved.target_tls.insert(word.clone(), check)),
+            None => drop(saved.target_tls.remove(&word)),
+        }
+        if !is_here {
+            saved.exposed.insert(word);
+        }
     });
     if let Err(failure) = saved.await {
         identity::say_not_saved(context, &failure);

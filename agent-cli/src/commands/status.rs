@@ -1,10 +1,14 @@
 //! `connect status`: the hub, this machine's agent, and the workspace's services.
 
+use std::collections::BTreeMap;
+
+use domain::target::Protocol;
 use schemas::rest::{Agent, Health, Tunnel, WhoAmI};
 use serde_json::json;
 
 use super::{Context, services};
 use crate::{
+    agent::CertificateCheck,
     failure::{Exit, Failure},
     holder::known,
     output::{Face, text},
@@ -19,6 +23,8 @@ struct Found {
     /// Of this machine's key at the hub.
     fingerprint: Option<String>,
     services: Vec<Tunnel>,
+    /// How this machine judges the certificates of its targets.
+    checks: BTreeMap<String, CertificateCheck>,
 }
 
 pub(crate) async fn run(context: &Context<'_>) -> Result<Exit, Failure> {
@@ -36,21 +42,31 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<Exit, Failure> {
         },
     };
     let services = context.api.services().await?;
+    let checks = context.settings.saved.target_tls.clone();
     let fingerprint = context.settings.saved.seal_key.as_deref().and_then(known::read_key);
     let fingerprint = fingerprint.map(|key| key.public().fingerprint());
-    let found = Found { hub: context.settings.hub.to_string(), health, who, agent, fingerprint, services };
+    let hub = context.settings.hub.to_string();
+    let found = Found { hub, health, who, agent, fingerprint, services, checks };
     let document = json!({
         "hub": { "url": found.hub, "status": found.health.status, "version": found.health.version },
         "workspace": { "id": found.who.workspace_id, "name": found.who.workspace_name },
         "agent": found.agent,
         "fingerprint": found.fingerprint,
-        "services": found.services.iter().map(services::json).collect::<Vec<_>>(),
+        "services": found.services.iter().map(|one| services::own_json(one, &found.check(one))).collect::<Vec<_>>(),
     });
     context.output.data(&document, |face| found.text(face))?;
     Ok(Exit::Success)
 }
 
 impl Found {
+    /// How the certificate of a service's target is judged, as far as this machine decides that.
+    fn check(&self, service: &Tunnel) -> CertificateCheck {
+        let is_own = self.agent.as_ref().is_some_and(|agent| agent.id == service.agent_id);
+        let speaks_tls = matches!(services::protocol_of(service), Protocol::Auto | Protocol::Https);
+        let decided = self.checks.get(&services::target_of(service).to_string());
+        decided.filter(|_| is_own && speaks_tls).cloned().unwrap_or_default()
+    }
+
     fn text(&self, face: Face) -> String {
         let agent = match &self.agent {
             Some(agent) => format!("{} ({})", agent.name, agent.status),
@@ -75,7 +91,11 @@ impl Found {
             vec![
                 service.name.clone(),
                 services::target_of(service).to_string(),
-                service.protocol.clone(),
+                match self.check(service) {
+                    CertificateCheck::System => service.protocol.clone(),
+                    CertificateCheck::Issuers(_) => format!("{} (own issuers)", service.protocol),
+                    CertificateCheck::Unchecked => format!("{} (certificate not checked)", service.protocol),
+                },
                 match &service.status_reason {
                     Some(reason) => format!("{} ({reason})", service.status),
                     None => service.status.clone(),

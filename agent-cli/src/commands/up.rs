@@ -16,6 +16,12 @@ pub(crate) async fn run(context: &Context<'_>, args: &UpArgs) -> Result<Exit, Fa
     let settings = &context.settings;
     let words = settings.allow_targets.iter().chain(&settings.saved.exposed);
     let allowed: Vec<_> = words.map(|word| targets::parse(word)).collect::<Result<_, _>>()?;
+    let checks: Vec<_> = settings
+        .saved
+        .target_tls
+        .iter()
+        .map(|(word, check)| Ok((targets::parse(word)?, check.clone())))
+        .collect::<Result<_, Failure>>()?;
     let wishes = Wishes { label: args.label.as_deref(), name: args.name.as_deref(), keep: Keep::AgentAndKey };
     let who = context.step(identity::ensure(context, wishes)).await?;
     let event = json!({
@@ -38,6 +44,14 @@ pub(crate) async fn run(context: &Context<'_>, args: &UpArgs) -> Result<Exit, Fa
             membership.allow(target).await.map_err(|error| {
                 Failure::new("agent_session", "The agent session has ended").because(&error)
             })?;
+        }
+        for (target, check) in checks {
+            // A file that has gone leaves its target distrusted, and the rest connected.
+            if let Err(error) = membership.check_certificate(target.clone(), check).await {
+                context
+                    .output
+                    .warn(&format!("How the certificate of {target} is checked cannot be restored: {error}"));
+            }
         }
         stay::stay(context, membership, None).await
     })

@@ -10,7 +10,10 @@ use uuid::Uuid;
 use super::known;
 use super::session::{Launch, ReachError, Session, SessionState, TargetState};
 use crate::{
-    agent::{self, AgentHandle, AgentOptions, AgentStatus, LocalPort, Refusals, TokenCell},
+    agent::{
+        self, AgentHandle, AgentOptions, AgentStatus, Carries, CertificateCheck, LocalPort, Refusals,
+        TokenCell, TunnelView,
+    },
     api::Api,
     commands::identity::{Identity, host_name, renew},
     settings::config_file::{ConfigFile, SavedAgent},
@@ -41,12 +44,14 @@ impl Launch for AgentLaunch {
     fn launch(&self) -> AgentSession {
         AgentSession::new(agent::start(AgentOptions {
             hub_url: self.api.hub().to_string(),
+            believing: self.api.believing().clone(),
             agent_id: self.identity.id.clone(),
             token: self.token.clone(),
             host_name: host_name().unwrap_or_default(),
             instance: self.instance,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             allow_loopback: true,
+            udp_idle_ms: agent::UDP_IDLE_MS,
             identity: self.key.clone(),
             known: Arc::new(known::Pinned::new(self.config.clone(), self.api.hub().as_str().to_owned())),
         }))
@@ -100,8 +105,17 @@ impl Session for AgentSession {
     fn allow(&self, target: &Target) {
         self.handle.allow(&target.host, target.port);
     }
-    async fn reach(&self, tunnel: Uuid, service: &str, port: u16) -> Result<LocalPort, ReachError> {
-        self.handle.reach(tunnel.as_u128(), service, port).await.map_err(|error| {
+    fn check_certificate(&self, target: &Target, check: &CertificateCheck) -> Result<(), String> {
+        self.handle.check_certificate(target, check).map_err(|error| error.to_string())
+    }
+    async fn reach(
+        &self,
+        tunnel: Uuid,
+        service: &str,
+        carries: Carries,
+        port: u16,
+    ) -> Result<LocalPort, ReachError> {
+        self.handle.reach(tunnel.as_u128(), service, carries, port).await.map_err(|error| {
             let is_taken = error.kind() == ErrorKind::AddrInUse;
             if is_taken { ReachError::Taken } else { ReachError::Failed(error.to_string()) }
         })
@@ -116,8 +130,7 @@ impl Session for AgentSession {
         let mut views = self.handle.tunnel_states();
         let mut news = None;
         let is_news = views.wait_for(|views| {
-            let servable = views.get(&tunnel.as_u128()).and_then(|view| view.servable.as_ref());
-            news = servable.map(target_state);
+            news = views.get(&tunnel.as_u128()).and_then(target_state);
             news.is_some() && news.as_ref() != seen
         });
         is_news.await.ok()?;
@@ -128,12 +141,14 @@ impl Session for AgentSession {
     }
 }
 
-fn target_state(servable: &Servable) -> TargetState {
-    match servable.clone() {
-        Servable::Yes => TargetState::Answers,
-        Servable::Unreachable(words) => TargetState::Unreachable(words),
-        Servable::NotAllowed(words) => TargetState::NotAllowed(words),
-    }
+fn target_state(view: &TunnelView) -> Option<TargetState> {
+    let distrust = view.speech.as_ref().and_then(|speech| speech.distrust.clone());
+    Some(match (view.servable.clone()?, distrust) {
+        (Servable::NotAllowed(words), _) => TargetState::NotAllowed(words),
+        (_, Some(words)) => TargetState::Distrusted(words),
+        (Servable::Yes, None) => TargetState::Answers,
+        (Servable::Unreachable(words), None) => TargetState::Unreachable(words),
+    })
 }
 
 fn state_of(status: &AgentStatus) -> SessionState {

@@ -105,8 +105,10 @@ impl<L: Launch> Member<L> {
             Some(Asked::Command(Wanted { want, answer })) => {
                 if let Ok(number) = granted {
                     self.granted.push(match want {
-                        Want::Reach { tunnel, service, .. } => Want::Reach { tunnel, service, port: number },
-                        want @ (Want::Allow(_) | Want::Watch { .. }) => want,
+                        Want::Reach { tunnel, service, carries, .. } => {
+                            Want::Reach { tunnel, service, carries, port: number }
+                        }
+                        want @ (Want::Allow(_) | Want::CheckCertificate { .. } | Want::Watch { .. }) => want,
                     });
                 }
                 let _ = answer.send(granted);

@@ -12,7 +12,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    session::{Session, TargetState},
+    session::{ReachError, Session, TargetState},
     wire::{Granted, Want},
 };
 use crate::agent::{
@@ -77,8 +77,11 @@ impl<S: Session> Grants<S> {
                 self.session.allow(target);
                 Ok(0)
             }
-            Want::Reach { tunnel, service, port } => {
-                let open = self.session.reach(*tunnel, service, *port).await?;
+            Want::CheckCertificate { target, check } => {
+                self.session.check_certificate(target, check).map(|()| 0).map_err(ReachError::Failed)
+            }
+            Want::Reach { tunnel, service, carries, port } => {
+                let open = self.session.reach(*tunnel, service, *carries, *port).await?;
                 *port = S::number(&open);
                 self.followers.spawn(follow_refusals(*tunnel, S::refusals(&open), self.news.clone()));
                 self.ports.push(open);

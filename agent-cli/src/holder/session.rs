@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::agent::Refusals;
+use crate::agent::{Carries, CertificateCheck, Refusals};
 
 /// How the agent session stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,8 @@ impl std::error::Error for ReachError {}
 #[serde(rename_all = "snake_case")]
 pub enum TargetState {
     Answers,
+    /// It speaks TLS, and its certificate is not accepted; why, in words.
+    Distrusted(String),
     /// Why not, in words.
     Unreachable(String),
     /// It is not on the list of what may be dialled.
@@ -78,11 +80,17 @@ pub trait Session: Send + Sync + 'static {
     fn states(&self) -> watch::Receiver<SessionState>;
     /// From now on the hub may have this target dialled.
     fn allow(&self, target: &Target);
+    /// From now on the certificate of this target is judged so.
+    ///
+    /// # Errors
+    /// Why that cannot be, in words.
+    fn check_certificate(&self, target: &Target, check: &CertificateCheck) -> Result<(), String>;
     /// Opens a local port that leads to a tunnel, the service of that name; port 0 takes any.
     fn reach(
         &self,
         tunnel: Uuid,
         service: &str,
+        carries: Carries,
         port: u16,
     ) -> impl Future<Output = Result<Self::Port, ReachError>> + Send;
     /// The number of an open port.

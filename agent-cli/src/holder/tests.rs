@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::net::UnixStream;
 
 use super::{session::TargetState, *};
-use crate::agent::{Reason, Refusals};
+use crate::agent::{Carries, CertificateCheck, Reason, Refusals};
 
 /// What all sessions of a test share: the machine's ports and the hub's answer.
 #[derive(Debug, Default)]
@@ -15,6 +15,7 @@ struct Machine {
     open: BTreeMap<u16, Uuid>,
     /// Targets of the live session.
     allowed: Vec<Target>,
+    checks: Vec<(Target, CertificateCheck)>,
     launched: usize,
     stopped: usize,
     /// What the next sessions begin with.
@@ -55,6 +56,7 @@ impl Launch for World {
         let mut machine = self.0.lock();
         machine.launched += 1;
         machine.allowed.clear();
+        machine.checks.clear();
         let epoch = machine.launched as u64;
         let state = machine.state.clone().unwrap_or(SessionState::Connected { epoch });
         let (publish, states) = watch::channel(state);
@@ -77,7 +79,11 @@ impl Session for FakeSession {
     fn allow(&self, target: &Target) {
         self.world.0.lock().allowed.push(target.clone());
     }
-    async fn reach(&self, tunnel: Uuid, _: &str, port: u16) -> Result<FakePort, ReachError> {
+    fn check_certificate(&self, target: &Target, check: &CertificateCheck) -> Result<(), String> {
+        self.world.0.lock().checks.push((target.clone(), check.clone()));
+        Ok(())
+    }
+    async fn reach(&self, tunnel: Uuid, _: &str, _: Carries, port: u16) -> Result<FakePort, ReachError> {
         let mut machine = self.world.0.lock();
         let number = if port == 0 { 50_000 + machine.open.len() as u16 } else { port };
         if machine.open.contains_key(&number) {
@@ -144,8 +150,8 @@ async fn the_first_process_holds_the_session_and_the_second_attaches_to_it() {
     assert!(guest.settled(Duration::from_secs(10)).await.is_connected());
     holder.allow(target(3000)).await.unwrap();
     guest.allow(target(5432)).await.unwrap();
-    assert_eq!(guest.reach(TUNNEL, "db", 6000).await, Ok(6000));
-    assert_eq!(guest.reach(TUNNEL, "db", 6000).await, Err(ReachError::Taken));
+    assert_eq!(guest.reach(TUNNEL, "db", Carries::Bytes, 6000).await, Ok(6000));
+    assert_eq!(guest.reach(TUNNEL, "db", Carries::Bytes, 6000).await, Err(ReachError::Taken));
     {
         let machine = world.0.lock();
         assert_eq!(machine.launched, 1, "one session for both");
@@ -161,8 +167,8 @@ async fn the_first_process_holds_the_session_and_the_second_attaches_to_it() {
 async fn the_ports_of_an_attached_process_close_with_it() {
     let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
     let (holder, guest) = holder_and_guest(folder.path(), &world).await;
-    holder.reach(TUNNEL, "db", 6000).await.unwrap();
-    guest.reach(TUNNEL, "db", 6001).await.unwrap();
+    holder.reach(TUNNEL, "db", Carries::Bytes, 6000).await.unwrap();
+    guest.reach(TUNNEL, "db", Carries::Bytes, 6001).await.unwrap();
     guest.leave().await;
     eventually("only the holder's port is left", || world.0.lock().open.keys().copied().eq([6000])).await;
     holder.leave().await;
@@ -174,7 +180,7 @@ async fn when_the_holder_leaves_another_takes_over_and_brings_back_its_own_wants
     let (holder, guest) = holder_and_guest(folder.path(), &world).await;
     holder.allow(target(3000)).await.unwrap();
     guest.allow(target(5432)).await.unwrap();
-    let any = guest.reach(TUNNEL, "db", 0).await.unwrap();
+    let any = guest.reach(TUNNEL, "db", Carries::Bytes, 0).await.unwrap();
     holder.leave().await;
     role(&guest, Role::Holder).await;
     {
@@ -198,7 +204,7 @@ async fn of_many_that_lose_their_holder_exactly_one_takes_over() {
         guests.push(guest);
     }
     for (number, guest) in guests.iter().enumerate() {
-        guest.reach(TUNNEL, "db", 7000 + number as u16).await.unwrap();
+        guest.reach(TUNNEL, "db", Carries::Bytes, 7000 + number as u16).await.unwrap();
     }
     holder.leave().await;
     eventually("all ports are back", || world.0.lock().open.len() == 6).await;
@@ -217,7 +223,7 @@ async fn of_many_that_lose_their_holder_exactly_one_takes_over() {
 async fn a_port_that_somebody_took_meanwhile_is_reported_after_the_takeover() {
     let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
     let (holder, guest) = holder_and_guest(folder.path(), &world).await;
-    let number = guest.reach(TUNNEL, "db", 6000).await.unwrap();
+    let number = guest.reach(TUNNEL, "db", Carries::Bytes, 6000).await.unwrap();
     // A foreign program is quicker than the takeover: it listens as soon as the holder's port is closed.
     let thief = tokio::spawn({
         let world = world.clone();
@@ -244,8 +250,8 @@ async fn a_port_that_somebody_took_meanwhile_is_reported_after_the_takeover() {
 async fn refused_connections_are_told_to_the_process_whose_port_it_is_also_after_a_takeover() {
     let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
     let (holder, guest) = holder_and_guest(folder.path(), &world).await;
-    holder.reach(TUNNEL, "db", 6000).await.unwrap();
-    guest.reach(TUNNEL, "db", 6001).await.unwrap();
+    holder.reach(TUNNEL, "db", Carries::Bytes, 6000).await.unwrap();
+    guest.reach(TUNNEL, "db", Carries::Bytes, 6001).await.unwrap();
     let refuse = |port: u16, count: u64| {
         let machine = world.0.lock();
         machine.refusals[&port].send_modify(|refusals| {
@@ -339,7 +345,7 @@ async fn without_a_place_the_process_holds_a_session_of_its_own() {
     let world = World::default();
     let member = Membership::join(None, world.clone());
     role(&member, Role::Holder).await;
-    assert_eq!(member.reach(TUNNEL, "db", 6000).await, Ok(6000));
+    assert_eq!(member.reach(TUNNEL, "db", Carries::Bytes, 6000).await, Ok(6000));
     member.leave().await;
     assert!(world.0.lock().open.is_empty());
 }
@@ -348,8 +354,8 @@ async fn without_a_place_the_process_holds_a_session_of_its_own() {
 async fn refused_credentials_are_renewed_once_and_everybody_comes_back() {
     let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
     let (holder, guest) = holder_and_guest(folder.path(), &world).await;
-    holder.reach(TUNNEL, "db", 6000).await.unwrap();
-    guest.reach(TUNNEL, "db", 6001).await.unwrap();
+    holder.reach(TUNNEL, "db", Carries::Bytes, 6000).await.unwrap();
+    guest.reach(TUNNEL, "db", Carries::Bytes, 6001).await.unwrap();
     let unauthorized = SessionState::Refused {
         code: "unauthorized".to_owned(),
         message: "the token has expired".to_owned(),
@@ -374,7 +380,7 @@ async fn a_refusal_reaches_the_attached_processes_too_and_is_not_tried_again() {
     view.wait_for(|view| view.session == refused).await.unwrap();
     // The library's task has ended: still no second session.
     drop(publisher);
-    assert_eq!(holder.reach(TUNNEL, "db", 6000).await, Ok(6000));
+    assert_eq!(holder.reach(TUNNEL, "db", Carries::Bytes, 6000).await, Ok(6000));
     let (launched, renewals) = {
         let machine = world.0.lock();
         (machine.launched, machine.renewals)
@@ -417,7 +423,7 @@ async fn whoever_speaks_nonsense_or_too_long_is_cut_off() {
         let _ = stream.read_to_end(&mut rest).await;
         assert!(rest.starts_with(b"{\"hello\""), "{rest:?}");
     }
-    assert_eq!(member.reach(TUNNEL, "db", 6000).await, Ok(6000), "the session lives");
+    assert_eq!(member.reach(TUNNEL, "db", Carries::Bytes, 6000).await, Ok(6000), "the session lives");
     member.leave().await;
 }
 
@@ -427,9 +433,21 @@ fn the_lines_between_processes_keep_their_form() {
     let want = |want: Want| line(serde_json::to_value(wire::Ask { id: 1, want }).unwrap());
     assert_eq!(want(Want::Allow(target(80))), r#"{"id":1,"want":{"allow":{"host":"localhost","port":80}}}"#);
     assert_eq!(
-        want(Want::Reach { tunnel: TUNNEL, service: "db".to_owned(), port: 80 }),
-        r#"{"id":1,"want":{"reach":{"port":80,"service":"db","tunnel":"00000000-0000-0000-0000-000000000007"}}}"#
+        want(Want::Reach { tunnel: TUNNEL, service: "db".to_owned(), carries: Carries::Bytes, port: 80 }),
+        r#"{"id":1,"want":{"reach":{"carries":"bytes","port":80,"service":"db","tunnel":"00000000-0000-0000-0000-000000000007"}}}"#
     );
+    for (check, form) in [
+        (CertificateCheck::System, r#""system""#),
+        (CertificateCheck::Unchecked, r#""unchecked""#),
+        (CertificateCheck::Issuers("/ca.pem".into()), r#"{"issuers":"/ca.pem"}"#),
+    ] {
+        assert_eq!(
+            want(Want::CheckCertificate { target: target(80), check }),
+            format!(
+                r#"{{"id":1,"want":{{"check_certificate":{{"check":{form},"target":{{"host":"localhost","port":80}}}}}}}}"#
+            )
+        );
+    }
     assert_eq!(
         want(Want::Watch { tunnel: TUNNEL }),
         r#"{"id":1,"want":{"watch":{"tunnel":"00000000-0000-0000-0000-000000000007"}}}"#

@@ -11,6 +11,7 @@ use super::{
     news::News,
     session::{ReachError, SessionState},
 };
+use crate::agent::{Carries, CertificateCheck};
 
 /// The version of this conversation; another version is another build of `connect`.
 pub(super) const PROTOCOL: u16 = 3;
@@ -25,7 +26,13 @@ pub(super) enum Want {
     Reach {
         tunnel: Uuid,
         service: String,
+        carries: Carries,
         port: u16,
+    },
+    /// How the certificate of a target is judged; a path is absolute.
+    CheckCertificate {
+        target: Target,
+        check: CertificateCheck,
     },
     /// News about whether the target of one of this agent's tunnels answers.
     Watch {

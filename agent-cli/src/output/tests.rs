@@ -219,7 +219,19 @@ fn dates_are_local_with_the_true_weekday() {
 fn wide_characters_do_not_break_columns() {
     let rows = [["厨房", "x"], ["web", "y"]].map(|row| row.map(str::to_owned).to_vec());
     assert_eq!(text::table(&rows, Face::TERMINAL), "厨房  x\nweb   y");
-    let boxed = text::boxed("厨房", &["web".to_owned()], Face::TERMINAL);
+    let boxed = text::boxed("厨房", &["web".to_owned()], 0, Face::TERMINAL);
     assert_eq!(boxed, "┌──────┐\n│ 厨房 │\n├──────┤\n│ web  │\n└──────┘");
-    assert_eq!(text::boxed("a", &["b".to_owned()], Face::PIPE), "+---+\n| a |\n+---+\n| b |\n+---+");
+    assert_eq!(text::boxed("a", &["b".to_owned()], 0, Face::PIPE), "+---+\n| a |\n+---+\n| b |\n+---+");
+}
+
+#[test]
+fn long_lines_in_a_box_go_on_below_between_words() {
+    let line = format!("TLS  {}", "word ".repeat(40));
+    let boxed = text::boxed("a", &[line.trim_end().to_owned()], 5, Face::PIPE);
+    let rows: Vec<&str> = boxed.lines().skip(3).collect();
+    assert!(rows.len() == 4 && rows[1].starts_with("|      word word"), "{boxed}");
+    assert!(boxed.lines().all(|row| row.len() <= 100 && row.len() == rows[0].len()), "{boxed}");
+    assert_eq!(boxed.matches("word").count(), 40);
+    let unbreakable = "x".repeat(200);
+    assert!(text::boxed("a", std::slice::from_ref(&unbreakable), 5, Face::PIPE).contains(&unbreakable));
 }

@@ -71,8 +71,27 @@ pub fn table(rows: &[Vec<String>], face: Face) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A box around lines of text, with a rule below the first; ASCII where the stream has no ornaments.
-pub fn boxed(title: &str, lines: &[String], face: Face) -> String {
+/// Lines in a box are broken at this width (terminal cells).
+const BOX_WIDTH_MAX: usize = 96;
+
+/// Breaks a line between words so that nothing stands beyond `width`, as far as words allow; what goes on is indented.
+fn wrapped(line: &str, indent: usize, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in line.split_inclusive(' ') {
+        let last = lines.last_mut().expect("there is always one");
+        if last.width() + word.trim_end().width() > width && !last.trim().is_empty() {
+            lines.push(" ".repeat(indent) + word);
+        } else {
+            last.push_str(word);
+        }
+    }
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// A box around lines of text, with a rule below the first; ASCII where the stream has no ornaments. Long lines are broken
+/// and go on below, `indent` cells from the left.
+pub fn boxed(title: &str, lines: &[String], indent: usize, face: Face) -> String {
+    let lines: Vec<String> = lines.iter().flat_map(|line| wrapped(line, indent, BOX_WIDTH_MAX)).collect();
     let width = lines.iter().map(|line| line.width()).chain([title.width()]).max().unwrap_or(0);
     let (corners, flat, side) = if face.ornaments {
         ([('┌', '┐'), ('├', '┤'), ('└', '┘')], "─", '│')

@@ -15,7 +15,7 @@ use std::{
 use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
+use crate::{agent::CertificateCheck, failure::Failure};
 
 /// A config longer than this is none of ours (bytes).
 const BYTES_MAX: u64 = 1024 * 1024;
@@ -42,11 +42,17 @@ pub struct Config {
 pub struct SavedHub {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<String>,
+    /// The PEM file with the authority of the hub's certificate; without it the system's authorities vouch for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<SavedAgent>,
     /// Targets beyond this machine that were exposed from here: `connect up` lets the hub have them dialled again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub exposed: BTreeSet<String>,
+    /// How certificates of exposed targets (`host:port`) are judged, where not by what this machine trusts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub target_tls: BTreeMap<String, CertificateCheck>,
     /// Local ports of `reach`, by service name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<String, u16>,
@@ -77,6 +83,7 @@ impl std::fmt::Debug for SavedHub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SavedHub")
             .field("agent", &self.agent)
+            .field("target_tls", &self.target_tls)
             .field("ports", &self.ports)
             .finish_non_exhaustive()
     }

@@ -63,6 +63,21 @@ fn a_saved_key_goes_to_its_own_hub_only() {
 }
 
 #[test]
+fn the_authority_is_flag_before_variable_before_what_is_saved_for_that_hub_before_the_systems() {
+    let home = Home::with_config("[hubs.\"https://own:1/\"]\nca = \"/saved.pem\"\n");
+    let trust = |hub: &str, ca: Option<&str>, pairs: &[(&str, &str)]| {
+        let flags = Global { ca: ca.map(PathBuf::from), ..hub_flag(hub) };
+        home.resolve(&flags, pairs).unwrap().trust
+    };
+    let file = |path: &str| Trust::File(PathBuf::from(path));
+    let variable = [("CONNECT_CA", "variable.pem")];
+    assert_eq!(trust("https://own:1", Some("flag.pem"), &variable), file("flag.pem"));
+    assert_eq!(trust("https://own:1", None, &variable), file("variable.pem"));
+    assert_eq!(trust("https://own:1", None, &[]), file("/saved.pem"));
+    assert_eq!(trust("https://other:1", None, &[]), Trust::System);
+}
+
+#[test]
 fn xdg_config_home_and_the_config_flag_choose_the_file() {
     let (home, xdg) = (Home::with_config(SAVED), tempfile::tempdir().unwrap());
     let path = |flags: &Global, pairs: &[(&str, &str)]| {
@@ -100,7 +115,7 @@ fn without_a_home_flags_and_variables_are_enough() {
 #[test]
 fn a_hub_url_that_cannot_be_one_is_a_usage_error() {
     let home = Home::with_config("");
-    for wrong in ["ftp://x", "http://user:pw@x", "http://x/?a=1", "http://x/#a", "http://", "https://x"] {
+    for wrong in ["ftp://x", "http://user:pw@x", "http://x/?a=1", "http://x/#a", "http://", "wss://x"] {
         let failure = home.resolve(&hub_flag(wrong), &[]).unwrap_err();
         assert_eq!(failure.exit.code(), 2, "{wrong}");
         assert!(failure.hint.is_some(), "{wrong}");

@@ -26,7 +26,7 @@ impl Bodies {
         let folder = tempfile::Builder::new().prefix("pc-bodies-").tempdir().expect("a temporary folder");
         let program = folder.path().join("bodies.py");
         std::fs::write(&program, include_str!("bodies.py")).expect("the folder is ours");
-        let (process, port) = start_on_free_port("bodies.py", |port| {
+        let (process, port) = start_on_free_port("bodies.py", &|port| {
             let mut command = Command::new("python3");
             command.arg("-u").arg(&program).arg("serve").arg(port.to_string());
             command
@@ -51,6 +51,14 @@ impl Bodies {
     #[track_caller]
     pub fn upload(&self, length: u64, curl: &str) -> String {
         shell(&format!("python3 {} make {length} | curl -sS --fail -T - {curl}", shown(&self.program)))
+    }
+
+    /// The same of an upload whose length is said beforehand.
+    #[track_caller]
+    pub fn upload_of_known_length(&self, length: u64, curl: &str) -> String {
+        let file = self.program.with_extension("upload");
+        let (make, file) = (format!("python3 {} make {length}", shown(&self.program)), shown(&file));
+        shell(&format!("{make} >{file} && curl -sS --fail -T {file} {curl}"))
     }
 }
 

@@ -29,7 +29,7 @@ impl Grpc {
         ] {
             std::fs::write(folder.path().join(name), program).expect("the folder is ours");
         }
-        let (process, port) = start_on_free_port("gRPC server", |port| {
+        let (process, port) = start_on_free_port("gRPC server", &|port| {
             let mut command = Command::new(PYTHON);
             command.arg("-u").arg(folder.path().join("grpc_server.py")).arg(port.to_string());
             command

@@ -21,7 +21,7 @@ impl Haproxy {
     pub fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("pc-haproxy-").tempdir().expect("a temporary folder");
         let config = folder.path().join("haproxy.cfg");
-        let (process, port) = start_on_free_port("haproxy", |port| {
+        let (process, port) = start_on_free_port("haproxy", &|port| {
             fs::write(&config, configuration(port)).expect("the folder is ours");
             let mut command = Command::new("/usr/sbin/haproxy");
             command.arg("-db").arg("-f").arg(&config);

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::start_on_free_port;
+use super::{Certificate, start_on, start_on_free_port};
 use crate::{ports::loopback, process::Process};
 
 /// A running nginx.
@@ -14,7 +14,7 @@ use crate::{ports::loopback, process::Process};
 pub struct Nginx {
     pub address: SocketAddr,
     // Before the folder: it ends before its files go.
-    _process: Process,
+    process: Process,
     folder: TempDir,
 }
 
@@ -32,13 +32,37 @@ impl Nginx {
     /// Serves these files, by name.
     #[track_caller]
     pub fn serving(files: &[(&str, &[u8])]) -> Self {
-        Self::start("location / { root files; }", files)
+        Self::start("location / { root files; }", "", files, start_on_free_port)
+    }
+
+    /// The same inside TLS, with HTTP/1.1 and HTTP/2.
+    #[track_caller]
+    pub fn serving_tls(certificate: &Certificate, files: &[(&str, &[u8])]) -> Self {
+        Self::start_tls(certificate, files, start_on_free_port)
+    }
+
+    /// The same on a port that another server had.
+    #[track_caller]
+    pub fn serving_tls_at(port: u16, certificate: &Certificate, files: &[(&str, &[u8])]) -> Self {
+        Self::start_tls(certificate, files, |name, command| (start_on(name, port, command), port))
+    }
+
+    #[track_caller]
+    fn start_tls(
+        certificate: &Certificate,
+        files: &[(&str, &[u8])],
+        start: impl Fn(&str, &dyn Fn(u16) -> Command) -> (Process, u16),
+    ) -> Self {
+        let (chain, key) = (certificate.chain.display(), certificate.key.display());
+        let location =
+            format!("ssl_certificate {chain}; ssl_certificate_key {key}; location / {{ root files; }}");
+        Self::start(&location, " ssl http2", files, start)
     }
 
     /// Answers every path with 200.
     #[track_caller]
     pub fn answering_everything() -> Self {
-        Self::start("location / { return 200 'ok'; }", &[])
+        Self::start("location / { return 200 'ok'; }", "", &[], start_on_free_port)
     }
 
     /// Passes every request on to a target, over connections that are kept.
@@ -48,11 +72,28 @@ impl Nginx {
             "location / {{ access_log off; proxy_pass http://target; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}\n    \
              upstream target {{ server {target}; keepalive 256; keepalive_requests 1000000;"
         );
-        Self::start(&location, &[])
+        Self::start(&location, "", &[], start_on_free_port)
+    }
+
+    /// A middlebox before a hub that passes upgrades to WebSockets and refuses any other.
+    #[track_caller]
+    pub fn passing_websockets_only(hub: SocketAddr) -> Self {
+        let location = format!(
+            "location / {{ set $strange $http_upgrade; if ($http_upgrade ~* '^websocket$') {{ set $strange ''; }} \
+             if ($strange) {{ return 403 'no such upgrade here'; }} proxy_pass http://{hub}; proxy_http_version 1.1; \
+             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $http_connection; \
+             proxy_set_header Host $http_host; proxy_buffering off; }}"
+        );
+        Self::start(&location, "", &[], start_on_free_port)
     }
 
     #[track_caller]
-    fn start(location: &str, files: &[(&str, &[u8])]) -> Self {
+    fn start(
+        location: &str,
+        listen: &str,
+        files: &[(&str, &[u8])],
+        start: impl Fn(&str, &dyn Fn(u16) -> Command) -> (Process, u16),
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix("pc-nginx-").tempdir().expect("a temporary folder");
         let root = folder.path().join("files");
         fs::create_dir(&root).expect("the folder is ours");
@@ -60,13 +101,18 @@ impl Nginx {
             fs::write(root.join(name), bytes).expect("the folder is ours");
         }
         let config = folder.path().join("nginx.conf");
-        let (process, port) = start_on_free_port("nginx", |port| {
-            fs::write(&config, configuration(port, location)).expect("the folder is ours");
+        let (process, port) = start("nginx", &|port| {
+            fs::write(&config, configuration(port, location, listen)).expect("the folder is ours");
             let mut command = Command::new(program());
             command.arg("-p").arg(folder.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
             command
         });
-        Self { address: loopback(port), folder, _process: process.farewell(Signal::TERM) }
+        Self { address: loopback(port), folder, process: process.farewell(Signal::TERM) }
+    }
+
+    /// Its one process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Its access log so far. A line is written after the answer was sent: compare with `eventually`.
@@ -94,7 +140,7 @@ fn program() -> PathBuf {
     if debian.exists() { debian } else { PathBuf::from("nginx") }
 }
 
-fn configuration(port: u16, location: &str) -> String {
+fn configuration(port: u16, location: &str, listen: &str) -> String {
     format!(
         r#"
 daemon off;
@@ -112,7 +158,7 @@ http {{
     large_client_header_buffers 4 32k;
     types {{ text/html html; application/octet-stream bin; }}
     keepalive_requests 1000000;
-    server {{ listen 127.0.0.1:{port}; {location} }}
+    server {{ listen 127.0.0.1:{port}{listen}; {location} }}
 }}
 "#
     )

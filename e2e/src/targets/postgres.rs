@@ -35,7 +35,7 @@ impl Postgres {
         let mut initdb = as_unprivileged(&program("initdb"), folder.path());
         initdb.args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C"]);
         succeeds(initdb.arg("-D").arg(&data));
-        let (process, port) = start_on_free_port("postgres", |port| {
+        let (process, port) = start_on_free_port("postgres", &|port| {
             let mut command = as_unprivileged(&program("postgres"), folder.path());
             command.arg("-D").arg(&data).arg("-k").arg(folder.path());
             command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-c", "fsync=off"]);

@@ -19,7 +19,7 @@ impl Redis {
     #[track_caller]
     pub fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("pc-redis-").tempdir().expect("a temporary folder");
-        let (process, port) = start_on_free_port("redis-server", |port| {
+        let (process, port) = start_on_free_port("redis-server", &|port| {
             let mut command = Command::new("redis-server");
             command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
             command.args(["--appendonly", "no", "--dir"]).arg(folder.path());

@@ -24,7 +24,7 @@ impl Understood {
         let folder = tempfile::Builder::new().prefix("pc-python-").tempdir().expect("a temporary folder");
         let program = folder.path().join("understood.py");
         std::fs::write(&program, PROGRAM).expect("the folder is ours");
-        let (process, port) = start_on_free_port("python3", |port| {
+        let (process, port) = start_on_free_port("python3", &|port| {
             let mut command = Command::new("python3");
             command.arg("-u").arg(&program).arg(port.to_string());
             command

@@ -10,6 +10,7 @@ pub mod idempotency;
 pub mod keys;
 pub mod limit;
 pub mod lists;
+pub mod misdirected;
 pub mod present;
 pub mod problems;
 pub mod public;
@@ -38,6 +39,7 @@ use crate::{
     metrics::Metrics,
     readers::Views,
     settings::Settings,
+    tunnel_ports::TunnelPorts,
 };
 
 /// What handlers work with. One for the whole API, shared by its threads.
@@ -50,6 +52,7 @@ pub struct Ports {
     pub executor: Executor,
     pub creator: Arc<Creator>,
     pub gateway: Gateway,
+    pub tunnel_ports: TunnelPorts,
     pub running: Arc<crate::running::Running>,
     /// Shares that `Routes` has forgotten, by their tokens.
     pub former: FormerShares,
@@ -60,6 +63,7 @@ pub struct Ports {
     pub edge: Arc<crate::edge::metrics::Metrics>,
     pub log_stats: Arc<crate::event_log::segments::LogStats>,
     pub links: Links,
+    pub tls: crate::tls::Tls,
     pub metrics: Arc<Metrics>,
     pub limits: Arc<crate::limits::Limiter>,
     pub started: Instant,

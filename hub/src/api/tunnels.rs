@@ -283,7 +283,8 @@ pub async fn connect(
         ));
     }
     let name = created.name.to_string();
-    let outcome = ports.gateway.open_port(agent_id, id, name, port, PORT_PATIENCE).await;
+    let protocol = created.protocol;
+    let outcome = ports.gateway.open_port(agent_id, id, protocol, name, port, PORT_PATIENCE).await;
     let local_port = match outcome {
         Ok(PortOutcome::Listening(port)) => port,
         Ok(PortOutcome::Taken) => {

@@ -75,6 +75,12 @@ impl Cut {
     }
 }
 
+/// hyper's server is given no more before it has written out this much (bytes): what waits for a visitor waits at the
+/// target.
+const UNWRITTEN_BYTES_MAX: u32 = 16 * 1024;
+/// Whoever takes and gives less than this in [`TickLimits::pace`] is slow (bytes).
+const PACE_BYTES: u32 = 8 * 1024;
+
 /// Sweeps since the core started; 0 stands for "not now".
 pub(super) type Tick = u32;
 
@@ -110,6 +116,11 @@ pub(super) struct ConnState {
     write_blocked: AtomicU32,
     /// Since when the visitor owes bytes of his request's body.
     body_awaited: AtomicU32,
+    /// Since when the visitor is waited for at every sweep, and what he took and gave in that time (bytes).
+    slow_since: AtomicU32,
+    carried: AtomicU32,
+    /// Given to hyper's server since it last wrote everything out (bytes).
+    unwritten: AtomicU32,
     /// HTTP/2: since when a block of headers is incomplete.
     head_open: AtomicU32,
     /// HTTP/2: when something was heard last; 0: nobody is asked for a sign of life.
@@ -155,6 +166,9 @@ impl ConnState {
             since,
             write_blocked: AtomicU32::new(0),
             body_awaited: AtomicU32::new(0),
+            slow_since: AtomicU32::new(0),
+            carried: AtomicU32::new(0),
+            unwritten: AtomicU32::new(0),
             head_open: AtomicU32::new(0),
             heard: AtomicU32::new(0),
             ping_due: AtomicBool::new(false),
@@ -206,6 +220,31 @@ impl ConnState {
     /// What was written waits for the visitor, or no longer does.
     pub(super) fn block_write(&self, blocked: bool) {
         self.mark(&self.write_blocked, blocked);
+    }
+
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.write_blocked.load(Relaxed) != 0
+    }
+
+    /// The visitor took or gave that much of a body.
+    pub(super) fn carry(&self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.carried.store(self.carried.load(Relaxed).saturating_add(bytes), Relaxed);
+    }
+
+    /// Whether hyper's server has enough to write out before it is given more.
+    pub(super) fn has_enough(&self) -> bool {
+        self.unwritten.load(Relaxed) >= UNWRITTEN_BYTES_MAX
+    }
+
+    pub(super) fn give(&self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.unwritten.store(self.unwritten.load(Relaxed).saturating_add(bytes), Relaxed);
+    }
+
+    /// Everything that was given has been written out.
+    pub(super) fn written_out(&self) {
+        self.unwritten.store(0, Relaxed);
     }
 
     /// A block of headers has begun and is not complete, or it is.
@@ -309,8 +348,24 @@ impl ConnState {
         self.waker.wake();
     }
 
-    /// Ends the connection if it was too slow by now.
-    pub(super) fn sweep(&self, limits: &TickLimits) {
+    /// Ends the connection if it was too slow by now. Among many who are waited for, a pace is asked of everybody:
+    /// a byte now and then keeps no place. Whether the visitor is waited for.
+    pub(super) fn sweep(&self, limits: &TickLimits, is_crowded: bool) -> bool {
+        self.sweep_limits(limits);
+        let is_waited_for = self.is_write_blocked() || self.body_awaited.load(Relaxed) != 0;
+        let since = self.slow_since.load(Relaxed);
+        if !is_waited_for {
+            self.slow_since.store(0, Relaxed);
+        } else if since == 0 || self.carried.load(Relaxed) >= PACE_BYTES {
+            self.slow_since.store(self.now().max(1), Relaxed);
+            self.carried.store(0, Relaxed);
+        } else if is_crowded && self.now().wrapping_sub(since) >= limits.pace {
+            self.end(Cut::Stalled);
+        }
+        is_waited_for
+    }
+
+    fn sweep_limits(&self, limits: &TickLimits) {
         let now = self.now();
         let over = |from: Tick, limit: Tick| now.wrapping_sub(from) >= limit;
         let over_since = |mark: &AtomicU32, limit: Tick| {
@@ -347,6 +402,8 @@ pub(super) struct TickLimits {
     pub idle: Tick,
     pub head: Tick,
     pub stall: Tick,
+    /// How long a visitor among many may stay below the pace.
+    pub pace: Tick,
     /// How long a visitor may go on sending after our last word.
     pub linger: Tick,
     /// How long an HTTP/2 visitor may say nothing before he is asked whether he is there, and then again.

@@ -35,6 +35,8 @@ pub(super) struct Peer {
     pub text: String,
     /// The connection is encrypted.
     pub is_secure: bool,
+    /// The name that the visitor asked for in the TLS handshake, in lower case.
+    pub server_name: Option<String>,
     /// Known after the first request, where it is the same for all.
     pub forwarded: RefCell<Option<Rc<ForwardedFor>>>,
 }
@@ -67,6 +69,8 @@ pub(super) struct Accepted<S> {
     pub socket: S,
     pub peer: SocketAddr,
     pub is_secure: bool,
+    /// As in [`Peer`].
+    pub server_name: Option<String>,
     /// What was agreed on; `None`: the first bytes say it.
     pub speaks: Option<Speaks>,
     pub open: Open,
@@ -77,12 +81,13 @@ pub(super) fn serve<S>(core: &Rc<Core>, accepted: Accepted<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Accepted { socket, peer, is_secure, speaks, open } = accepted;
+    let Accepted { socket, peer, is_secure, server_name, speaks, open } = accepted;
     let state = core.connection_state();
     let peer = Peer {
         ip: peer.ip().to_canonical(),
         text: peer.to_string(),
         is_secure,
+        server_name,
         forwarded: RefCell::default(),
     };
     let ctx = Rc::new(ConnCtx {

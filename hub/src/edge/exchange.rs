@@ -365,6 +365,16 @@ impl Proxied {
             let next = match self.ahead.pop_front() {
                 Some(frame) => Some(Ok(frame)),
                 None if self.is_complete => None,
+                None if self.exchange.conn.is_write_blocked() => {
+                    // The socket wakes when it has taken everything.
+                    self.exchange.conn.register(cx);
+                    return Poll::Pending;
+                }
+                None if self.exchange.conn.has_enough() => {
+                    // hyper writes out what it has when there is nothing more.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 None => match Pin::new(&mut self.incoming).poll_frame(cx) {
                     Poll::Ready(next) => next,
                     Poll::Pending => {
@@ -387,6 +397,7 @@ impl Proxied {
                     let len = frame.data_ref().map_or(0, Bytes::len);
                     let out = &self.exchange.bytes_out;
                     out.set(out.get() + u64::try_from(len).unwrap_or(u64::MAX));
+                    self.exchange.conn.give(len);
                     if is_last || frame.is_trailers() {
                         self.end(Some(frame));
                     } else if len > 0 {

@@ -287,6 +287,8 @@ impl Download {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         self.state.register(cx);
+        // A piece is sent before the next one is asked for.
+        self.state.written_out();
         if let Poll::Ready(frame) = self.body.as_mut().poll_frame(cx) {
             return Poll::Ready(Next::Frame(frame));
         }
@@ -306,6 +308,7 @@ impl Download {
                 }
             };
             let piece = data.split_to(room.min(data.len()));
+            self.state.carry(piece.len());
             let ends = is_last && data.is_empty();
             if (ends || !piece.is_empty()) && self.stream.send_data(piece, ends).is_err() {
                 return false;

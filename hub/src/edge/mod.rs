@@ -15,6 +15,8 @@ mod connection;
 mod http2;
 
 mod body;
+mod handshake;
+mod intake;
 mod route;
 
 mod proxy;
@@ -34,6 +36,6 @@ pub mod metrics;
 pub mod recorder;
 
 pub use self::{
-    options::{EdgeDeps, EdgeOptions, FormerShares, PublicEndpoints, PublicPlace, PublicRequest},
+    options::{EdgeDeps, EdgeOptions, Entrance, FormerShares, PublicEndpoints, PublicPlace, PublicRequest},
     server::{Edge, start},
 };

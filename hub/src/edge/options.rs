@@ -20,15 +20,30 @@ use projections::{
 use super::{conn::Tick, recorder::Recorder};
 use crate::{
     clock::SharedClock, limits::Limiter, running::Running, settings::AccessLogMode, streams::Streams,
+    tls::Speaker,
 };
 
 /// The sweep is at least this frequent: a share that expires ends its streams within a second.
 const SWEEP_MAX: Duration = Duration::from_millis(250);
 
+/// Where the edge's connections come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Entrance {
+    /// A listener of its own for each core.
+    #[default]
+    Own,
+    /// Another listener on the same address, which knows the edge's by the name that they ask for:
+    /// [`super::Edge::hand_over`].
+    Shared,
+}
+
 /// How the edge behaves.
 #[derive(Debug, Clone)]
 pub struct EdgeOptions {
     pub listen: SocketAddr,
+    pub entrance: Entrance,
+    /// `None`: visitors are answered in the clear.
+    pub tls: Option<Arc<Speaker>>,
     /// 0: as many as there are cores.
     pub threads: usize,
     /// More connections are closed at once.
@@ -40,7 +55,7 @@ pub struct EdgeOptions {
     /// How long an HTTP/2 visitor is silent before he is asked whether he is there; after twice that he is gone.
     pub silence_ms: u64,
     pub upstream_timeout_ms: u64,
-    /// How long a request waits for an agent that has just gone; 0: not at all.
+    /// How long a request waits for an agent that was just lost; 0: not at all.
     pub agent_wait_ms: u64,
     /// How long a connection to a target is kept without a request.
     pub upstream_idle_ms: u64,
@@ -69,6 +84,8 @@ impl Default for EdgeOptions {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            entrance: Entrance::Own,
+            tls: None,
             threads: 0,
             connections_max: 20_000,
             head_timeout_ms: 15_000,

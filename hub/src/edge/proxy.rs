@@ -140,6 +140,12 @@ impl Visitor {
         if self.is_ambiguous() && !matches!(routed.place, Place::Link { .. } | Place::Slug { .. }) {
             return self.refuse(&Refusal::ambiguous_head(), Guard::Busy(busy));
         }
+        if self.is_misdirected(&routed.host.name) {
+            let message =
+                "This connection was opened for another host name. Open one of its own for this name.";
+            let refusal = Refusal::new(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", message);
+            return self.refuse(&refusal, Guard::Busy(busy));
+        }
         let routes = &self.core.shared.deps.routes;
         let found = match routed.place {
             Place::Nothing => return self.refuse(&Refusal::not_found(), Guard::Busy(busy)),
@@ -192,6 +198,14 @@ impl Visitor {
             Ok(found) => self.visit(found, busy, body).await,
             Err((key, path)) => self.visit_forgotten(key, &path, busy).await,
         }
+    }
+
+    /// Whether the request names another host than the TLS handshake did: what was proven there says nothing about this
+    /// one. A trusted proxy asks for what it likes.
+    fn is_misdirected(&self, host: &str) -> bool {
+        let asked = self.ctx.peer.server_name.as_deref();
+        let differs = asked.is_some_and(|asked| asked.trim_end_matches('.') != host);
+        differs && !self.core.shared.options.trusted_proxies.iter().any(|net| net.contains(&self.ctx.peer.ip))
     }
 
     /// Answers a request to a share that is not in memory: it never was, or it ended long ago.

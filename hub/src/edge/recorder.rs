@@ -41,6 +41,10 @@ pub const REFUSALS_PER_MIN: u32 = 600;
 
 /// So many records are written without waiting for the flush interval: small batches keep the cores free for requests.
 const MANY: usize = 256;
+/// When a flush had as many records, the next ones are gathered longer: a flush costs the processor much the same,
+/// however many share it.
+const BUSY: usize = 32;
+const BUSY_GATHERS: u32 = 3;
 /// Events in one append.
 const EVENTS_PER_APPEND: usize = 64;
 /// How long a failed append rests, and how often a silent log is asked whether it takes writes.
@@ -55,7 +59,7 @@ pub type Sealer =
 /// How accesses are recorded.
 #[derive(Debug, Clone, Copy)]
 pub struct RecorderOptions {
-    /// How long records are gathered (milliseconds).
+    /// How long records are gathered (milliseconds); three times as long while many come.
     pub access_flush_ms: u64,
     pub queue_max: usize,
     pub refusals_per_min: u32,
@@ -151,6 +155,7 @@ impl Recorder {
             items,
             shared: Arc::clone(&shared),
             flush_after: Duration::from_millis(options.access_flush_ms),
+            last_flush: 0,
             gathered: Gathered::new(options.refusals_per_min),
             packed: VecDeque::new(),
             unwritten: Vec::new(),
@@ -261,6 +266,8 @@ struct Writer {
     shared: Arc<Shared>,
     deps: RecorderDeps,
     flush_after: Duration,
+    /// How many records the last flush had.
+    last_flush: usize,
     gathered: Gathered,
     /// Not sealed yet.
     packed: VecDeque<PackedShare>,
@@ -297,14 +304,15 @@ impl Writer {
                 Ok(None) => self.waiting.closing = true,
                 Err(_) => return,
             }
+            let gathers = if self.last_flush >= BUSY { BUSY_GATHERS } else { 1 };
             tokio::select! {
-                () = tokio::time::sleep(self.flush_after) => {}
+                () = tokio::time::sleep(self.flush_after * gathers) => {}
                 () = self.shared.hurry.notified() => {}
             }
         } else if !self.is_all_written() {
             tokio::time::sleep(RETRY).await;
         }
-        self.shared.queued.store(0, Ordering::Relaxed);
+        self.last_flush = self.shared.queued.swap(0, Ordering::Relaxed);
         while let Ok(item) = self.items.try_recv() {
             self.take(item);
         }

@@ -1,4 +1,5 @@
-//! The edge's listeners: one thread, runtime and listener per core, all on one address.
+//! The edge's listeners: one thread, runtime and listener per core, all on one address. Where the API's listener shares
+//! that address, it hands the edge's connections to the cores in turn instead.
 //!
 //! A core owns its connections, its lanes and its sweep; nothing of them is shared with other cores. Every thread is
 //! joined at the end of [`Edge::drain`].
@@ -22,19 +23,22 @@ use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
 };
+use wire::tls::HTTP_2;
 
 use super::{
     conn::{ConnState, Cut, Tick, TickLimits},
     connection::{self, Accepted, ConnCtx},
     exchange::Exchange,
+    handshake,
+    intake::{Intake, Source},
     metrics::Metrics,
-    options::{EdgeDeps, EdgeOptions},
+    options::{EdgeDeps, EdgeOptions, Entrance},
     upstream::{Lane, Upstream},
-    visitor_io::Open,
+    visitor_io::{Open, Speaks},
 };
-use crate::secrets::random_bytes;
+use crate::{secrets::random_bytes, tls::acme::ACME_TLS};
 
 /// A request head takes at most this much (bytes); more is answered with 431.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -49,6 +53,12 @@ const SNIFF_MS: u64 = 2_000;
 const EXPECT_MS: u64 = 1_000;
 /// Requests of one core that may wait for agents to come back: others are refused at once.
 const AGENT_WAITERS_MAX: usize = 1_024;
+/// With more visitors than this to be waited for, a core is crowded, and asks a pace of them.
+const CROWD: usize = 128;
+/// Connections and HTTP/2 requests, on all cores together, from which on each is given less memory.
+const MANY: u64 = 256;
+/// How long a visitor of a crowd may stay below the pace.
+const PACE_MS: u64 = 15_000;
 /// How long cut connections get to say goodbye.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -66,6 +76,7 @@ pub struct Edge {
     /// Where it listens; with the real port when 0 was asked for.
     pub local_addr: SocketAddr,
     pub metrics: Arc<Metrics>,
+    intake: Arc<Intake>,
     /// When every connection must be over; set to stop.
     stop: watch::Sender<Option<Instant>>,
     threads: Mutex<Vec<Thread>>,
@@ -86,22 +97,28 @@ pub fn start(options: EdgeOptions, deps: EdgeDeps) -> io::Result<Edge> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    let first = listener(options.listen)?;
-    let local_addr = first.local_addr()?;
-    let mut listeners = vec![first];
-    for _ in 1..count {
-        listeners.push(listener(local_addr)?);
-    }
     let metrics = Arc::new(Metrics::default());
+    let mut intake = Intake::new(Arc::clone(&metrics));
+    let (mut local_addr, mut sources) = (options.listen, Vec::new());
+    for _ in 0..count {
+        sources.push(match options.entrance {
+            Entrance::Own => {
+                let listener = listener(local_addr)?;
+                local_addr = listener.local_addr()?;
+                Source::Listener(listener)
+            }
+            Entrance::Shared => intake.add_core(),
+        });
+    }
     let shared = Arc::new(Shared { options, deps, metrics: Arc::clone(&metrics) });
     let (stop, stopped) = watch::channel(None);
     let mut threads = Vec::new();
-    for (n, listener) in listeners.into_iter().enumerate() {
+    for (n, source) in sources.into_iter().enumerate() {
         let runtime = Box::new(tokio::runtime::Builder::new_current_thread());
         let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
         let (end, ended) = oneshot::channel();
         let handle = std::thread::Builder::new().name(format!("edge-{n}")).spawn(move || {
-            if let Err(error) = run_core(runtime, listener, shared, stopped) {
+            if let Err(error) = run_core(runtime, source, shared, stopped) {
                 tracing::error!(%error, "an edge core could not start");
             }
             // Nobody may be waiting.
@@ -109,10 +126,16 @@ pub fn start(options: EdgeOptions, deps: EdgeDeps) -> io::Result<Edge> {
         })?;
         threads.push(Thread { ended, handle });
     }
-    Ok(Edge { local_addr, metrics, stop, threads: Mutex::new(threads) })
+    Ok(Edge { local_addr, metrics, intake: Arc::new(intake), stop, threads: Mutex::new(threads) })
 }
 
 impl Edge {
+    /// Takes connections that were accepted elsewhere ([`Entrance::Shared`]); nothing of them was read.
+    pub fn hand_over(&self) -> impl Fn(std::net::TcpStream) + Send + Sync + 'static {
+        let intake = Arc::clone(&self.intake);
+        move |socket| intake.hand_over(socket)
+    }
+
     /// Accepts no more, lets running requests finish for at most `timeout`, cuts the rest, and joins the threads.
     /// Idempotent.
     pub async fn drain(&self, timeout: Duration) {
@@ -164,6 +187,8 @@ pub(super) struct Core {
     random: Cell<u64>,
     /// Requests that wait for an agent to come back.
     waiting: Cell<usize>,
+    /// When the core will have been without a crowd for as long as a visitor of one may be slow.
+    crowded_until: Cell<Tick>,
     /// The `Date` of answers, and the second it is for.
     date: RefCell<(u64, HeaderValue)>,
 }
@@ -187,6 +212,7 @@ impl Core {
                 idle: options.ticks(options.keep_alive_ms),
                 head: options.ticks(options.head_timeout_ms),
                 stall: options.ticks(options.visitor_stall_ms),
+                pace: options.ticks(PACE_MS.min(options.visitor_stall_ms)),
                 linger: options.ticks(LINGER_MS),
                 silence: options.ticks(options.silence_ms),
                 upstream: options.ticks(options.upstream_timeout_ms),
@@ -195,6 +221,7 @@ impl Core {
             },
             random: Cell::new(u64::from_le_bytes(seed)),
             waiting: Cell::new(0),
+            crowded_until: Cell::new(0),
             date: RefCell::new((u64::MAX, HeaderValue::from_static(""))),
             shared,
         })
@@ -214,6 +241,16 @@ impl Core {
     pub(super) fn is_full(&self) -> bool {
         let metrics = &self.shared.metrics;
         metrics.connections_open.get() + metrics.streams_open.get() >= self.shared.options.connections_max
+    }
+
+    /// Whether many visitors are waited for, or were a while ago: the last ones of a crowd are judged as the first.
+    fn is_crowded(&self) -> bool {
+        self.clock.load(Relaxed) < self.crowded_until.get()
+    }
+
+    pub(super) fn has_many_visitors(&self) -> bool {
+        let metrics = &self.shared.metrics;
+        metrics.connections_open.get() + metrics.streams_open.get() > MANY
     }
 
     /// A place among those who wait for agents to come back, until dropped.
@@ -285,11 +322,16 @@ impl Core {
         self.clock.fetch_add(1, Relaxed);
         self.conns.borrow_mut().retain(|ctx| Rc::strong_count(ctx) > 1);
         let long = Duration::from_millis(self.shared.options.running_after_ms);
+        let is_crowded = self.is_crowded();
+        let mut slow = 0;
         for ctx in self.conns.borrow().iter() {
-            ctx.state.sweep(&self.limits);
+            slow += usize::from(ctx.state.sweep(&self.limits, is_crowded));
             if let Some(exchange) = ctx.exchange.borrow().upgrade() {
                 exchange.sweep(self.clock.load(Relaxed), long);
             }
+        }
+        if slow > CROWD {
+            self.crowded_until.set(self.clock.load(Relaxed).saturating_add(self.limits.pace));
         }
         self.sweep_lanes();
     }
@@ -333,15 +375,20 @@ impl Drop for Waiting {
 
 fn run_core(
     mut runtime: Box<tokio::runtime::Builder>,
-    listener: std::net::TcpListener,
+    source: Source,
     shared: Arc<Shared>,
     stopped: watch::Receiver<Option<Instant>>,
 ) -> io::Result<()> {
     let runtime = runtime.enable_all().build_local(tokio::runtime::LocalOptions::default())?;
     let core = Core::new(shared);
     runtime.block_on(async {
-        let listener = TcpListener::from_std(listener)?;
-        let accepting = tokio::task::spawn_local(accept(Rc::clone(&core), listener));
+        let accepting = match source {
+            Source::Listener(listener) => {
+                let listener = TcpListener::from_std(listener)?;
+                tokio::task::spawn_local(accept(Rc::clone(&core), listener))
+            }
+            Source::Handed(handed) => tokio::task::spawn_local(receive(Rc::clone(&core), handed)),
+        };
         let sweeping = tokio::task::spawn_local(sweep(Rc::clone(&core)));
         until_over(&core, stopped, &accepting.abort_handle()).await;
         sweeping.abort();
@@ -409,6 +456,16 @@ async fn accept(core: Rc<Core>, listener: TcpListener) {
     }
 }
 
+async fn receive(core: Rc<Core>, mut handed: mpsc::Receiver<std::net::TcpStream>) {
+    while let Some(socket) = handed.recv().await {
+        // One that is gone already has no peer.
+        let adopted = TcpStream::from_std(socket).and_then(|socket| Ok((socket.peer_addr()?, socket)));
+        if let Ok((peer, socket)) = adopted {
+            welcome(&core, socket, peer);
+        }
+    }
+}
+
 fn welcome(core: &Rc<Core>, socket: TcpStream, peer: SocketAddr) {
     let metrics = &core.shared.metrics;
     metrics.connections_accepted.add(1);
@@ -419,5 +476,22 @@ fn welcome(core: &Rc<Core>, socket: TcpStream, peer: SocketAddr) {
     // A socket that is gone already says so at its first read.
     let _ = socket.set_nodelay(true);
     let open = Open::new(metrics);
-    connection::serve(core, Accepted { socket, peer, is_secure: false, speaks: None, open });
+    let Some(speaker) = core.shared.options.tls.clone() else {
+        let plain = Accepted { socket, peer, is_secure: false, server_name: None, speaks: None, open };
+        connection::serve(core, plain);
+        return;
+    };
+    let core = Rc::clone(core);
+    tokio::task::spawn_local(async move {
+        let Some(socket) = handshake::shake(&core, socket, &speaker).await else { return };
+        let speaks = match socket.alpn() {
+            // An authority has seen what it wanted to see.
+            Some(ACME_TLS) => return,
+            Some(HTTP_2) => Some(Speaks::Http2),
+            Some(_) => Some(Speaks::Http1),
+            None => None,
+        };
+        let server_name = socket.server_name().map(str::to_owned);
+        connection::serve(&core, Accepted { socket, peer, is_secure: true, server_name, speaks, open });
+    });
 }

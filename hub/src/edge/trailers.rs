@@ -128,21 +128,31 @@ impl Trailing {
 pub(super) struct TargetIo {
     stream: Stream,
     trailing: Arc<Trailing>,
+    /// What one read gives at most (bytes).
+    at_once: usize,
 }
 
 impl TargetIo {
-    pub(super) fn new(stream: Stream, trailing: Arc<Trailing>) -> Self {
-        Self { stream, trailing }
+    pub(super) fn new(stream: Stream, trailing: Arc<Trailing>, at_once: usize) -> Self {
+        Self { stream, trailing, at_once }
     }
 }
 
 impl AsyncRead for TargetIo {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let this = self.get_mut();
+        if buffer.remaining() <= this.at_once {
+            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+        }
+        let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(this.at_once));
+        let read = Pin::new(&mut this.stream).poll_read(cx, &mut piece);
+        let length = piece.filled().len();
+        buffer.advance(length);
+        read
     }
 }
 

@@ -188,6 +188,7 @@ impl Stream {
                 let len = frame.data_ref().map_or(0, |data| data.len());
                 let bytes = progress.bytes.get() + u64::try_from(len).unwrap_or(u64::MAX);
                 progress.bytes.set(bytes);
+                self.conn.carry(len);
                 if self.bytes_max != 0 && bytes > self.bytes_max {
                     progress.failure.set(Some(UploadFailure::TooLarge));
                     return Poll::Ready(Some(Err(UploadError::TooLarge)));

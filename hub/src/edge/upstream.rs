@@ -32,6 +32,10 @@ use super::{
 };
 use crate::{running::Under, streams::OpenError};
 
+/// What is read of a target at once for one of many visitors (bytes): just less than what hyper takes as a sign that it
+/// should make its buffer larger.
+const CROWDED_READ_BYTES: usize = 8 * 1024 - 1;
+
 /// The way to one share's target, on one core. Made anew when the share's tunnel changes.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -148,9 +152,13 @@ impl Lane {
     pub(super) async fn open(&self, core: &Core, peer: &str) -> Result<Upstream, OpenError> {
         let stream = core.shared.deps.streams.open(self.agent, self.tunnel, StreamKind::Http, peer).await?;
         let trailing = Arc::<Trailing>::default();
+        // Each of many visitors may come to wait, and what waits is to be little.
+        let at_once = if core.has_many_visitors() { CROWDED_READ_BYTES } else { usize::MAX };
+        let target = TargetIo::new(stream, Arc::clone(&trailing), at_once);
         let (sender, connection) = Builder::new()
             .max_header_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(TargetIo::new(stream, Arc::clone(&trailing))))
+            .max_buf_size(HEAD_BYTES_MAX * 2)
+            .handshake(TokioIo::new(target))
             .await
             .map_err(|error| OpenError::TargetUnreachable(error.to_string()))?;
         let task = tokio::task::spawn_local(async move {

@@ -147,7 +147,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> VisitorIo<S> {
         if written.is_pending() {
             self.state.register(cx);
         }
+        let was_blocked = self.state.is_write_blocked();
         self.state.block_write(written.is_pending());
+        if was_blocked && written.is_ready() {
+            // Whoever holds back what comes next.
+            self.state.wake();
+        }
         written
     }
 
@@ -281,15 +286,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<S> {
             ready!(this.poll_inform(cx))?;
         }
         let flushed = Pin::new(&mut this.socket).poll_flush(cx);
-        if flushed.is_pending() { this.wrote(cx, flushed) } else { flushed }
+        if flushed.is_ready() {
+            this.state.written_out();
+        }
+        this.wrote(cx, flushed)
     }
 
     /// Says that no more comes, and reads on for a while: a close with unread bytes would be a reset, and that can
     /// overtake the answer that we just gave.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.state.cut() != Cut::Not {
-            return Poll::Ready(Ok(()));
+        match this.state.cut() {
+            Cut::Not => {}
+            Cut::SlowHead | Cut::Idle => {
+                // In order, as far as it goes at once: everything that was due has been said.
+                let _ = Pin::new(&mut this.socket).poll_shutdown(cx);
+                return Poll::Ready(Ok(()));
+            }
+            Cut::Stalled | Cut::Flood | Cut::Revoked | Cut::Hub => return Poll::Ready(Ok(())),
         }
         if this.state.is(Phase::Upgraded) {
             return Pin::new(&mut this.socket).poll_shutdown(cx);
@@ -314,8 +328,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<S> {
 
 impl<S> VisitorIo<S> {
     fn count_written(&mut self, written: &Poll<io::Result<usize>>) {
-        if let (Reading::Http2(meter), Poll::Ready(Ok(written))) = (&mut self.reading, written) {
-            meter.wrote(*written);
+        let Poll::Ready(Ok(written)) = written else { return };
+        match &mut self.reading {
+            Reading::Http1(_) => self.state.carry(*written),
+            Reading::Http2(meter) => meter.wrote(*written),
         }
     }
 }

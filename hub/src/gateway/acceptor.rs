@@ -2,7 +2,9 @@
 //!
 //! The first bytes of each connection are looked at without being taken, off the accept loop, under a deadline and
 //! with a bound on how many connections may keep the hub waiting. A request line for the data path never reaches the
-//! HTTP service; everything else is the HTTP service's from its first byte.
+//! HTTP service; everything else is the HTTP service's from its first byte. With TLS the handshake comes before, under
+//! the same deadline and bound, and the decrypted bytes are looked at in the same way; where API and edge share one
+//! address, a client that asks for one of the edge's names is handed to the edge untouched.
 
 use std::{
     collections::BTreeMap,
@@ -24,10 +26,20 @@ use rustix::net::{RecvFlags, recv};
 use schemas::frames::STREAM_PATH;
 use socket2::{SockRef, Socket};
 use tokio::{io::Interest, net::TcpStream, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{Gateway, data};
-use wire::side::{prepare, reset};
+use wire::{
+    side::{Carrier, prepare, reset},
+    tls::{self as wire_tls, Encrypted},
+};
+
+use crate::tls::{
+    Speaker,
+    acme::ACME_TLS,
+    hello::{Asked, EdgeNames, HANDSHAKE, HELLO_BYTES_MAX, asked},
+    plain::{self, Listener},
+};
 
 /// The listener's limits.
 #[derive(Debug, Clone)]
@@ -62,10 +74,37 @@ impl Default for AcceptorSettings {
     }
 }
 
+/// How the listener speaks.
+#[derive(Clone, Default)]
+pub enum Speech {
+    /// In the clear.
+    #[default]
+    Plain,
+    Tls(Arc<Speaker>),
+    /// TLS, on an address that is the edge's as well: its names, and who takes its connections.
+    Shared(Arc<Speaker>, EdgeNames, HandOver),
+}
+
+impl Speech {
+    /// For a listener with or without TLS, on an address of its own or one that it shares with the edge.
+    pub fn of(speaker: Option<&Arc<Speaker>>, shared: Option<EdgeNames>, hand_over: HandOver) -> Self {
+        match (speaker.cloned(), shared) {
+            (None, _) => Self::Plain,
+            (Some(speaker), None) => Self::Tls(speaker),
+            (Some(speaker), Some(names)) => Self::Shared(speaker, names, hand_over),
+        }
+    }
+}
+
+/// Takes a connection of the edge's, of which nothing was read.
+pub type HandOver = Arc<dyn Fn(std::net::TcpStream) + Send + Sync>;
+
 /// What a handler can learn of its connection, by `HttpRequest::conn_data`.
 pub struct Connection {
     /// The other end of the socket (not of a proxy's own client).
     pub peer: SocketAddr,
+    /// The name that the client asked for in its TLS handshake, in lower case.
+    pub server_name: Option<String>,
     socket: Mutex<Option<Socket>>,
 }
 
@@ -92,7 +131,8 @@ impl Connection {
 pub fn serve<F, I, S, B>(
     listener: TcpListener,
     gateway: Gateway,
-    settings: AcceptorSettings,
+    settings: &AcceptorSettings,
+    speech: Speech,
     app: F,
 ) -> io::Result<(SocketAddr, Server)>
 where
@@ -114,6 +154,7 @@ where
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
     let silent = Arc::new(Silent::new(settings.silent_max));
+    let settings = settings.clone();
     let server = builder
         .listen("api", listener, move || {
             let stopping = stopping.clone();
@@ -127,34 +168,43 @@ where
                 .client_request_timeout(Duration::from_millis(settings.head_timeout_ms))
                 .client_disconnect_timeout(Duration::from_secs(1))
                 .local_addr(addr)
-                .on_connect_ext(|socket: &TcpStream, extensions| {
-                    if let Ok(peer) = socket.peer_addr() {
-                        let second = SockRef::from(socket).try_clone().ok();
-                        extensions.insert(Connection { peer, socket: Mutex::new(second) });
+                .on_connect_ext(|front: &Front, extensions| {
+                    let (socket, server_name) = match front {
+                        Either::Left(plain) => (Some(plain), None),
+                        Either::Right(encrypted) => (encrypted.tcp(), encrypted.server_name()),
+                    };
+                    if let Some(socket) = socket
+                        && let Ok(peer) = socket.peer_addr()
+                    {
+                        let second = Mutex::new(SockRef::from(socket).try_clone().ok());
+                        let server_name = server_name.map(str::to_owned);
+                        extensions.insert(Connection { peer, server_name, socket: second });
                     }
                 })
                 .finish(map_config(app, |()| AppConfig::default()));
             let http = Rc::new(http);
-            let (gateway, settings, silent) = (gateway.clone(), settings.clone(), Arc::clone(&silent));
+            let door = Rc::new(Door {
+                speech: speech.clone(),
+                silent: Arc::clone(&silent),
+                wait: Duration::from_millis(settings.first_bytes_ms_max),
+            });
+            let gateway = gateway.clone();
             fn_factory(move || {
-                let (gateway, settings, silent) = (gateway.clone(), settings.clone(), Arc::clone(&silent));
-                let http = http.new_service(());
+                let (gateway, door, http) = (gateway.clone(), Rc::clone(&door), http.new_service(()));
                 async move {
                     let http = Rc::new(http.await?);
                     Ok::<_, ()>(fn_service(move |socket: TcpStream| {
-                        let (http, gateway, silent) =
-                            (Rc::clone(&http), gateway.clone(), Arc::clone(&silent));
-                        let wait = Duration::from_millis(settings.first_bytes_ms_max);
+                        let (http, gateway, door) = (Rc::clone(&http), gateway.clone(), Rc::clone(&door));
                         async move {
                             prepare(&socket);
-                            match look(&socket, &silent, wait).await {
-                                Some(First::Data) => data::serve(&gateway, socket.into()).await,
-                                Some(First::Http) => {
-                                    let peer = socket.peer_addr().ok();
+                            let peer = socket.peer_addr().ok();
+                            match door.open(socket).await {
+                                Some(Opened::Data(carrier)) => data::serve(&gateway, carrier).await,
+                                Some(Opened::Http(front)) => {
                                     // A broken connection is the client's affair.
-                                    let _ = http.call((socket, Protocol::Http1, peer)).await;
+                                    let _ = http.call((front, Protocol::Http1, peer)).await;
                                 }
-                                None => reset(socket),
+                                None => {}
                             }
                             Ok::<_, ()>(())
                         }
@@ -166,40 +216,159 @@ where
     Ok((addr, server))
 }
 
+/// A connection as the application sees it: plain, or encrypted.
+type Front = Either<TcpStream, Box<Encrypted>>;
+
 /// Whose a connection is.
+enum Opened {
+    Data(Carrier),
+    Http(Front),
+}
+
+/// Finds out whose a connection is.
+struct Door {
+    speech: Speech,
+    silent: Arc<Silent>,
+    wait: Duration,
+}
+
+impl Door {
+    /// `None`: it was somebody else's, or it stayed silent for too long, or longest of too many.
+    async fn open(&self, socket: TcpStream) -> Option<Opened> {
+        match &self.speech {
+            Speech::Plain => match self.look(&socket, judge_request).await {
+                Some(First::Data) => Some(Opened::Data(socket.into())),
+                Some(First::Http) => Some(Opened::Http(Either::Left(socket))),
+                None => {
+                    reset(socket);
+                    None
+                }
+            },
+            Speech::Tls(speaker) => match self.look(&socket, judge_greeting).await {
+                Some(Greeting::Tls) => self.encrypt(socket, speaker).await,
+                other => self.turn_away(socket, other).await,
+            },
+            Speech::Shared(speaker, names, hand_over) => match self.look(&socket, judge_name).await {
+                Some(Named::Tls(Some(name))) if names.is_edges(&name) => {
+                    // A socket that is lost on the way was broken before.
+                    if let Ok(socket) = socket.into_std() {
+                        hand_over(socket);
+                    }
+                    None
+                }
+                Some(Named::Tls(_)) => self.encrypt(socket, speaker).await,
+                Some(Named::Plain) => self.turn_away(socket, Some(Greeting::Plain)).await,
+                None => self.turn_away(socket, None).await,
+            },
+        }
+    }
+
+    /// Waits for bytes that `judge` can judge; `None`: they did not come in time.
+    async fn look<T>(
+        &self,
+        socket: &TcpStream,
+        judge: impl Fn(&TcpStream, Further) -> Option<T>,
+    ) -> Option<T> {
+        if let Some(judged) = judge(socket, Further::MayCome) {
+            return Some(judged);
+        }
+        let judged = self.in_time(async {
+            loop {
+                // An error shows up again in whoever gets the socket.
+                let Ok(ready) = socket.ready(Interest::READABLE).await else {
+                    return judge(socket, Further::Nothing);
+                };
+                let further = if ready.is_read_closed() { Further::Nothing } else { Further::MayCome };
+                // With WouldBlock the runtime waits for the next bytes instead of showing it the same ones at once.
+                let judged = socket.try_io(Interest::READABLE, || {
+                    judge(socket, further).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+                });
+                if let Ok(judged) = judged {
+                    return Some(judged);
+                }
+            }
+        });
+        judged.await.flatten()
+    }
+
+    /// Something that a client keeps the hub waiting for.
+    async fn in_time<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+        let place = self.silent.begin();
+        tokio::select! {
+            () = place.cut.cancelled() => None,
+            came = timeout(self.wait, waiting) => came.ok(),
+        }
+    }
+
+    async fn turn_away(&self, socket: TcpStream, greeting: Option<Greeting>) -> Option<Opened> {
+        match greeting {
+            // Nothing was said that could be answered.
+            None => reset(socket),
+            Some(_) => {
+                let told = plain::turn_away(socket, Listener::Api, self.wait);
+                self.in_time(told).await;
+            }
+        }
+        None
+    }
+
+    /// Shakes hands, and looks at what is said first.
+    async fn encrypt(&self, socket: TcpStream, speaker: &Speaker) -> Option<Opened> {
+        let opening = self.in_time(async {
+            let mut encrypted = wire_tls::accept(Arc::clone(&speaker.config), socket).await?;
+            let line = data_request_line().as_bytes();
+            let goes_on = |bytes: &[u8]| bytes.len() < line.len() && line.starts_with(bytes);
+            let is_data = encrypted.look(line.len(), goes_on).await?.starts_with(line);
+            Ok::<(Encrypted, bool), io::Error>((encrypted, is_data))
+        });
+        match opening.await {
+            // An authority has seen what it wanted to see.
+            Some(Ok((encrypted, _))) if encrypted.alpn() == Some(ACME_TLS) => None,
+            Some(Ok((encrypted, true))) => Some(Opened::Data(Carrier::Wrapped(Box::new(encrypted)))),
+            Some(Ok((encrypted, false))) => Some(Opened::Http(Either::Right(Box::new(encrypted)))),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a TLS connection was not made");
+                speaker.failed();
+                None
+            }
+            None => {
+                speaker.failed();
+                None
+            }
+        }
+    }
+}
+
+/// Whether the client may say more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Further {
+    MayCome,
+    Nothing,
+}
+
+/// What a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum First {
     Data,
     Http,
 }
 
-/// Looks at a connection's first bytes; `None`: it stayed silent for too long, or longest of too many.
-async fn look(socket: &TcpStream, silent: &Silent, wait: Duration) -> Option<First> {
-    if let Some(first) = judge(socket, false) {
-        return Some(first);
-    }
-    let place = silent.begin();
-    let looking = timeout(wait, async {
-        loop {
-            // An error shows up again in whoever gets the socket.
-            let Ok(ready) = socket.ready(Interest::READABLE).await else { return First::Http };
-            // With WouldBlock the runtime waits for the next bytes instead of showing it the same ones at once.
-            let judged = socket.try_io(Interest::READABLE, || {
-                judge(socket, ready.is_read_closed()).ok_or_else(|| io::ErrorKind::WouldBlock.into())
-            });
-            if let Ok(first) = judged {
-                return first;
-            }
-        }
-    });
-    tokio::select! {
-        () = place.cut.cancelled() => None,
-        looked = looking => looked.ok(),
-    }
+/// How a client begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Greeting {
+    Tls,
+    Plain,
 }
 
-/// Judges by the bytes that are there; `None`: too few to tell, and more may come.
-fn judge(socket: &TcpStream, complete: bool) -> Option<First> {
+/// The same, and for whom it asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Named {
+    Tls(Option<String>),
+    Plain,
+}
+
+/// Judges a request by the bytes that are there; `None`: too few to tell, and more may come.
+fn judge_request(socket: &TcpStream, further: Further) -> Option<First> {
     let line = data_request_line();
     let mut bytes = [0; 32];
     let bytes = &mut bytes[..line.len()];
@@ -207,10 +376,36 @@ fn judge(socket: &TcpStream, complete: bool) -> Option<First> {
         Ok((_, 0)) => Some(First::Http),
         Ok((_, length)) if bytes[..length] != line.as_bytes()[..length] => Some(First::Http),
         Ok((_, length)) if length == line.len() => Some(First::Data),
-        Ok(_) if complete => Some(First::Http),
+        Ok(_) if further == Further::Nothing => Some(First::Http),
         Ok(_) => None,
         Err(rustix::io::Errno::AGAIN) => None,
         Err(_) => Some(First::Http),
+    }
+}
+
+fn judge_greeting(socket: &TcpStream, _: Further) -> Option<Greeting> {
+    let mut first = [0; 1];
+    match recv(socket, &mut first, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((_, 1)) if first == [HANDSHAKE] => Some(Greeting::Tls),
+        Err(rustix::io::Errno::AGAIN) => None,
+        Ok(_) | Err(_) => Some(Greeting::Plain),
+    }
+}
+
+fn judge_name(socket: &TcpStream, further: Further) -> Option<Named> {
+    match judge_greeting(socket, further)? {
+        Greeting::Plain => return Some(Named::Plain),
+        Greeting::Tls => {}
+    }
+    let mut hello = vec![0; HELLO_BYTES_MAX];
+    let length = match recv(socket, &mut hello, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((_, length)) => length,
+        Err(_) => return Some(Named::Tls(None)),
+    };
+    match asked(&hello[..length]) {
+        Asked::Name(name) => Some(Named::Tls(name)),
+        Asked::More if further == Further::Nothing => Some(Named::Tls(None)),
+        Asked::More => None,
     }
 }
 

@@ -6,7 +6,7 @@ use domain::{
 };
 use schemas::frames::{
     Frame, RefusalCode, StreamAccepted, StreamOpen, StreamRefused,
-    preface::{BYTES_MAX, Purpose, UPGRADE, proof_text},
+    preface::{BYTES_MAX, Purpose, REFUSED, UPGRADE, WEBSOCKET, proof_text},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -19,11 +19,12 @@ use wire::{
     frame_io,
     relay::{any_cancelled, relay},
     side::{Carrier, Parked},
+    websocket::{End, Messages},
 };
 
 use super::{
     Admitted, Gateway, links,
-    preface::{self, Preface},
+    preface::{self, Preface, Upgrade},
     sessions::Session,
 };
 use crate::{
@@ -47,19 +48,15 @@ pub(crate) async fn serve(gateway: &Gateway, mut socket: Carrier) {
     let Ok(Ok(read)) = timeout(limit, read_preface(&mut socket)).await else { return };
     let admitted = match read {
         _ if gateway.is_draining() => Err(Unwelcome::Draining),
-        Some(preface) => admit(gateway, &preface).map(|session| (session, preface.purpose)),
+        Some(preface) => admit(gateway, &preface).map(|session| (session, preface)),
         None => Err(Unwelcome::Malformed),
     };
-    let (session, purpose) = match admitted {
+    let (session, preface) = match admitted {
         Ok(admitted) => admitted,
         Err(unwelcome) => return turn_away(socket, unwelcome).await,
     };
-    let switching =
-        format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n\r\n");
-    if socket.write_all(switching.as_bytes()).await.is_err() {
-        return;
-    }
-    match purpose {
+    let Ok(socket) = switch(socket, &preface.upgrade).await else { return };
+    match preface.purpose {
         Purpose::Serve => {
             if let Ok(parked) = Parked::park(socket) {
                 session.pool.offer(parked);
@@ -68,6 +65,23 @@ pub(crate) async fn serve(gateway: &Gateway, mut socket: Carrier) {
         Purpose::Reach => reach(gateway, &session, socket).await,
         Purpose::Link => links::begin(gateway, &session, socket),
     }
+}
+
+/// Says that the connection's bytes are the agent protocol's from here on.
+async fn switch(mut socket: Carrier, upgrade: &Upgrade) -> std::io::Result<Carrier> {
+    let switching = match upgrade {
+        Upgrade::Raw => format!("Upgrade: {UPGRADE}\r\n"),
+        Upgrade::WebSocket { accept } => {
+            format!("Upgrade: {WEBSOCKET}\r\nSec-WebSocket-Accept: {accept}\r\n")
+        }
+    };
+    let head = format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{switching}\r\n");
+    socket.write_all(head.as_bytes()).await?;
+    socket.flush().await?;
+    Ok(match upgrade {
+        Upgrade::Raw => socket,
+        Upgrade::WebSocket { .. } => Messages::over(socket, End::Server).await,
+    })
 }
 
 /// `None`: what came is no preface, or more than one (an agent says nothing further before the answer).
@@ -96,12 +110,13 @@ fn admit(gateway: &Gateway, preface: &Preface) -> Result<Arc<Session>, Unwelcome
 }
 
 async fn turn_away(mut socket: Carrier, unwelcome: Unwelcome) {
-    let status = match unwelcome {
-        Unwelcome::Malformed => "400 Bad Request",
-        Unwelcome::Unproven => "401 Unauthorized",
-        Unwelcome::Draining => "503 Service Unavailable",
+    let (status, reason) = match unwelcome {
+        Unwelcome::Malformed => ("400 Bad Request", "malformed"),
+        Unwelcome::Unproven => ("401 Unauthorized", "unproven"),
+        Unwelcome::Draining => ("503 Service Unavailable", "draining"),
     };
-    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let answer =
+        format!("HTTP/1.1 {status}\r\n{REFUSED}: {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     // Best effort: the connection closes either way.
     if socket.write_all(answer.as_bytes()).await.is_ok() {
         let _ = socket.shutdown().await;

@@ -67,8 +67,16 @@ impl Links {
         F: FnOnce(Rc<Local>) -> T + Send + 'static,
         T: Future<Output = ()> + 'static,
     {
-        let hash = self.hasher.hash_one(workspace);
-        self.cores.spawn(usize::try_from(hash % 1_024).expect("under 1,024"), make);
+        self.cores.spawn(self.core_of(workspace), make);
+    }
+
+    /// Makes a socket that is served on the workspace's core.
+    pub(crate) fn register<T>(&self, workspace: WorkspaceId, make: impl FnOnce() -> T) -> T {
+        self.cores.register(self.core_of(workspace), make)
+    }
+
+    fn core_of(&self, workspace: WorkspaceId) -> usize {
+        usize::try_from(self.hasher.hash_one(workspace) % 1_024).expect("under 1,024")
     }
 
     /// Ends everything on the cores. Blocks until their threads have ended.
@@ -191,7 +199,7 @@ async fn reach(gateway: &Gateway, local: &Local, session: &Session, arrival: Arr
         }
         return;
     }
-    match data::open_reach(gateway, admitted.agent, &onward).await {
+    match Box::pin(data::open_reach(gateway, admitted.agent, &onward)).await {
         Ok(upstream) => {
             stream.accept();
             relay(stream, upstream, any_cancelled(tokens)).await;
@@ -201,6 +209,6 @@ async fn reach(gateway: &Gateway, local: &Local, session: &Session, arrival: Arr
 }
 
 /// What the hub says when it opens a stream through a tunnel's own port.
-pub(crate) fn port_open(tunnel: TunnelId, peer: String) -> StreamOpen {
-    StreamOpen { tunnel: tunnel.uuid().as_u128(), kind: StreamKind::Tcp, peer }
+pub(crate) fn port_open(tunnel: TunnelId, kind: StreamKind, peer: String) -> StreamOpen {
+    StreamOpen { tunnel: tunnel.uuid().as_u128(), kind, peer }
 }

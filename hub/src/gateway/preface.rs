@@ -13,8 +13,18 @@ pub(crate) struct Preface {
     pub(crate) counter: u64,
     pub(crate) purpose: Purpose,
     pub(crate) proof: [u8; 32],
+    pub(crate) upgrade: Upgrade,
     /// How many bytes it took; what follows belongs to the stream.
     pub(crate) length: usize,
+}
+
+/// What the connection becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Upgrade {
+    /// Raw bytes.
+    Raw,
+    /// Messages of a WebSocket; what the client wants to hear back for its key.
+    WebSocket { accept: String },
 }
 
 /// The bytes are no preface of a data connection.
@@ -47,9 +57,14 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Preface>, Malformed> {
         let value = std::str::from_utf8(found.next()?.value).ok()?;
         found.next().is_none().then_some(value)
     };
-    if !one("upgrade").is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(preface::UPGRADE)) {
-        return Err(Malformed("no upgrade to pconnect/1"));
-    }
+    let upgrade = match one("upgrade") {
+        Some(name) if name.eq_ignore_ascii_case(preface::UPGRADE) => Upgrade::Raw,
+        Some(name) if name.eq_ignore_ascii_case(preface::WEBSOCKET) => {
+            let key = one("sec-websocket-key").ok_or(Malformed("no key of a WebSocket"))?;
+            Upgrade::WebSocket { accept: wire::websocket::accept_key(key) }
+        }
+        Some(_) | None => return Err(Malformed("no upgrade to pconnect/1 or websocket")),
+    };
     let preface = Preface {
         session: one(preface::SESSION).and_then(|text| text.parse().ok()).ok_or(Malformed("session"))?,
         counter: one(preface::COUNTER).and_then(decimal).ok_or(Malformed("counter"))?,
@@ -60,6 +75,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Preface>, Malformed> {
             Some(_) | None => return Err(Malformed("purpose")),
         },
         proof: one(preface::PROOF).and_then(projections::routes::unhex).ok_or(Malformed("proof"))?,
+        upgrade,
         length,
     };
     Ok(Some(preface))

@@ -37,7 +37,7 @@ use uuid::Uuid;
 
 use super::{
     Gateway, GatewaySettings, Parts,
-    acceptor::{self, AcceptorSettings, Connection},
+    acceptor::{self, AcceptorSettings, Connection, Speech},
     session,
 };
 use crate::{
@@ -97,6 +97,9 @@ pub(crate) struct Rig {
     pub(crate) routes: Arc<Routes>,
     pub(crate) running: Arc<Running>,
     pub(crate) api: SocketAddr,
+    pub(crate) scheme: &'static str,
+    /// What its agents believe.
+    pub(crate) believing: rustls::ClientConfig,
     pub(crate) server: ServerHandle,
 }
 
@@ -110,6 +113,16 @@ pub(crate) struct Known {
 
 impl Rig {
     pub(crate) async fn start(settings: GatewaySettings, acceptor: AcceptorSettings) -> Self {
+        Self::speaking(settings, acceptor, Speech::Plain).await
+    }
+
+    /// The same for a hub that speaks otherwise; its agents believe nobody yet.
+    pub(crate) async fn speaking(
+        settings: GatewaySettings,
+        acceptor: AcceptorSettings,
+        speech: Speech,
+    ) -> Self {
+        let scheme = if matches!(speech, Speech::Plain) { "http" } else { "https" };
         let log = Arc::new(Memory::new());
         let (routes, running) = (Arc::new(Routes::default()), Arc::new(Running::default()));
         let clock: SharedClock = Arc::new(SystemClock);
@@ -135,11 +148,22 @@ impl Rig {
                 App::new().configure(session::configure(gateway.clone())).route("/peer", web::get().to(peer))
             }
         };
-        let (api, server) = acceptor::serve(listener, gateway.clone(), acceptor, app).unwrap();
+        let (api, server) = acceptor::serve(listener, gateway.clone(), &acceptor, speech, app).unwrap();
         let handle = server.handle();
         actix_rt::spawn(server);
         let ports = TunnelPorts::new(gateway.clone(), TunnelPortSettings::default());
-        Self { gateway, ports, executor, log, routes, running, api, server: handle }
+        Self {
+            gateway,
+            ports,
+            executor,
+            log,
+            routes,
+            running,
+            api,
+            scheme,
+            believing: wire::tls::trust::nobody(),
+            server: handle,
+        }
     }
 
     /// A workspace with a key.
@@ -210,13 +234,15 @@ impl Rig {
 
     pub(crate) fn options(&self, known: &Known) -> AgentOptions {
         AgentOptions {
-            hub_url: format!("http://{}", self.api),
+            hub_url: format!("{}://{}", self.scheme, self.api),
+            believing: self.believing.clone(),
             agent_id: known.id.to_string(),
             token: TokenCell::new(known.token.reveal()),
             host_name: "a-machine".to_owned(),
             instance: Uuid::new_v4(),
             agent_version: "1.2.3".to_owned(),
             allow_loopback: true,
+            udp_idle_ms: agent_cli::agent::UDP_IDLE_MS,
             identity: wire::sealed::handshake::Identity::generate(),
             known: Arc::new(agent_cli::agent::trust::InMemory::default()),
         }
@@ -224,6 +250,17 @@ impl Rig {
 
     /// A tunnel to a port of this machine, told to its agent; its port on the hub is `hub_port`.
     pub(crate) async fn tunnel(&self, agent: &Known, to: SocketAddr) -> Opened {
+        self.tunnel_of(agent, Protocol::Tcp, to.ip().to_string(), to.port()).await
+    }
+
+    /// The same for any protocol and host.
+    pub(crate) async fn tunnel_of(
+        &self,
+        agent: &Known,
+        protocol: Protocol,
+        host: String,
+        to_port: u16,
+    ) -> Opened {
         let id = TunnelId::new(Uuid::now_v7());
         let port = free_port();
         let tunnel = TunnelCreated {
@@ -231,8 +268,8 @@ impl Rig {
             workspace_id: agent.workspace,
             agent_id: agent.id,
             name: Name::parse("service").unwrap(),
-            target: Target { host: to.ip().to_string(), port: to.port() },
-            protocol: Protocol::Tcp,
+            target: Target { host, port: to_port },
+            protocol,
             is_public: false,
             tunnel_port: port,
             expires_at: None,
@@ -245,6 +282,11 @@ impl Rig {
     /// A tunnel that works.
     pub(crate) async fn working_tunnel(&self, agent: &Known, to: SocketAddr) -> Opened {
         let opened = self.tunnel(agent, to).await;
+        self.working(opened).await
+    }
+
+    /// Waits until a tunnel works.
+    pub(crate) async fn working(&self, opened: Opened) -> Opened {
         let condition = self.gateway.wait_state(opened.id, SOON).await;
         assert!(matches!(condition, Some(Condition::Connected(_))), "{condition:?}");
         self.ports.try_sync(opened.id).unwrap();

@@ -290,6 +290,7 @@ impl AgentSession {
             | Frame::TunnelWithdrawn(_)
             | Frame::DataWanted(_)
             | Frame::OpenPort(_)
+            | Frame::OpenUdpPort(_)
             | Frame::ClosePort(_)
             | Frame::Check(_)
             | Frame::StreamOpen(_)

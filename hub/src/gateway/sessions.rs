@@ -15,6 +15,7 @@ use dashmap::DashMap;
 use domain::{
     agent::DisconnectReason,
     ids::{AgentId, KeyId, SessionId, TunnelId, WorkspaceId},
+    target::Protocol,
     time::Timestamp,
     tunnel::{Condition, Details},
 };
@@ -254,7 +255,7 @@ impl Gateway {
         }
     }
 
-    /// Asks an agent to listen on a local port (0: any) and to lead it to a tunnel.
+    /// Asks an agent to listen on a local port (0: any) and to lead it to a tunnel of that protocol.
     ///
     /// # Errors
     /// The agent gave no answer within `limit`.
@@ -262,12 +263,17 @@ impl Gateway {
         &self,
         agent: AgentId,
         tunnel: TunnelId,
+        protocol: Protocol,
         name: String,
         port: u16,
         limit: Duration,
     ) -> Result<PortOutcome, AskError> {
         let tunnel = tunnel.uuid().as_u128();
-        let ask = |request| Frame::OpenPort(OpenPort { request, tunnel, name, port });
+        let frame = match protocol {
+            Protocol::Udp => Frame::OpenUdpPort,
+            Protocol::Auto | Protocol::Tcp | Protocol::Http | Protocol::Https => Frame::OpenPort,
+        };
+        let ask = |request| frame(OpenPort { request, tunnel, name, port });
         match self.ask(agent, limit, ask).await? {
             Answer::Port(outcome) => Ok(outcome),
             Answer::Check(_) => Err(AskError::Unreadable),
@@ -359,6 +365,9 @@ impl Gateway {
         // under the same token.
         if reason != DisconnectReason::Replaced {
             self.parts().running.end(Under::Agent(session.agent));
+        }
+        if !reason.may_return() {
+            self.parts().running.left_for_good(session.agent);
         }
         if let Some(goodbye) = goodbye {
             session.tell(Order::Leave(goodbye));

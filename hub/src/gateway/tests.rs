@@ -2,6 +2,8 @@
 
 mod an_agents_tunnels;
 mod data_connections;
+mod datagrams;
+mod encrypted;
 mod reach;
 mod sessions_of_agents;
 mod streams_through_tunnels;
@@ -13,10 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_cli::agent::{AgentStatus, Reason, TunnelView};
+use agent_cli::agent::{AgentStatus, Carries, Reason, TunnelView};
 use domain::{
     agent::{self, DisconnectReason},
     event::Event,
+    target::Protocol,
     tunnel::{self, Condition, DeleteReason, Outage},
     workspace,
 };
@@ -29,7 +32,7 @@ use schemas::frames::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -57,6 +60,14 @@ async fn exchange(mut socket: TcpStream, bytes: &[u8]) -> io::Result<Vec<u8>> {
 
 async fn ended(socket: &mut TcpStream) -> io::Result<usize> {
     soon(socket.read(&mut [0; 16])).await
+}
+
+/// How a connection ends that is refused as soon as it is there: the reset may be seen before the connection is.
+async fn ended_at(address: impl ToSocketAddrs) -> io::Result<usize> {
+    match TcpStream::connect(address).await {
+        Ok(mut socket) => ended(&mut socket).await,
+        Err(error) => Err(error),
+    }
 }
 
 fn was_reset(result: &io::Result<usize>) -> bool {

@@ -35,6 +35,90 @@ proptest! {
     }
 }
 
+/// Keeps when everything passed, for ever.
+#[derive(Debug, Default)]
+struct Reference(HashMap<Key, Vec<u64>>);
+
+impl Reference {
+    fn passed_within(&self, key: Key, now: u64, ms: u64) -> usize {
+        let passed = self.0.get(&key).map(Vec::as_slice).unwrap_or_default();
+        passed.iter().filter(|at| **at + ms > now).count()
+    }
+}
+
+/// Keys of every kind; some share a network, one is everybody's.
+fn keys() -> Vec<Key> {
+    let address = |text: &str| Key::address(Scope::Public, text.parse().unwrap());
+    let mut keys = vec![address("192.0.2.1"), address("192.0.3.1"), address("2001:db8:1::1")];
+    keys.push(Key::all(Scope::UnknownShare));
+    keys.extend((0..40).map(share));
+    keys
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn many_keys_without_room_for_all_pass_no_more_than_a_reference_that_forgets_nothing_lets_pass(
+        room in prop_oneof![Just(1usize), Just(64), Just(10_000)],
+        limit in 1u32..8,
+        steps in prop::collection::vec(
+            (0usize..44, prop_oneof![4 => 0u64..300, 2 => 0u64..5_000, 1 => 0u64..70_000]), 1..600),
+    ) {
+        let (limiter, keys) = (Limiter::new(room), keys());
+        let mut reference = Reference::default();
+        let mut now = 0;
+        for (key, gap) in steps {
+            now += gap;
+            let key = keys[key];
+            let passed = reference.passed_within(key, now, 60_000);
+            let verdict = limiter.check_at(key, limit, now);
+            if verdict.allowed {
+                prop_assert!(passed < limit as usize, "{passed} had passed within the minute before {now}");
+                reference.0.entry(key).or_default().push(now);
+            } else if room == 10_000 {
+                let passed = reference.passed_within(key, now, 65_000);
+                prop_assert!(passed >= limit as usize, "refused at {now} after {passed} of {limit} in 65 s");
+            }
+            prop_assert!(verdict.remaining as usize <= limit as usize - reference.passed_within(key, now, 60_000));
+        }
+    }
+
+    #[test]
+    fn clocks_that_go_back_let_no_more_pass_than_they_lag_behind(
+        limit in 1u32..8,
+        steps in prop::collection::vec(
+            (0u64..5_000, prop_oneof![3 => 0u64..300, 1 => 0u64..70_000]), 1..400),
+    ) {
+        let limiter = Limiter::new(10);
+        let mut reference = Reference::default();
+        let mut now = 10_000;
+        for (lag, gap) in steps {
+            now += gap;
+            // Callers read the clock, are held up, and are overtaken by others.
+            if limiter.check_at(share(1), limit, now - lag).allowed {
+                let passed = reference.passed_within(share(1), now, 60_000 - 5_000);
+                prop_assert!(passed < limit as usize);
+                reference.0.entry(share(1)).or_default().push(now);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_million_keys_take_no_more_memory_than_the_bound() {
+    let limiter = Limiter::default();
+    for n in 0..1_000_000 {
+        limiter.check_at(share(n), 1_000, u64::try_from(n / 1_000).unwrap());
+    }
+    let places: usize = limiter.shards.iter().map(|shard| shard.lock().windows.capacity()).sum();
+    // hashbrown: one byte of control for each place, and a seventh of the places unused.
+    let bytes = places * 8 / 7 * (size_of::<(Key, Window)>() + 1)
+        + limiter.overflow.len() * size_of::<Mutex<Window>>();
+    assert!(limiter.keys() <= KEYS_MAX + SHARDS);
+    assert!(bytes < 16 << 20, "{bytes} bytes");
+    eprintln!("a million keys: {} windows of their own, {bytes} bytes", limiter.keys());
+}
+
 #[test]
 fn the_full_limit_passes_at_once_and_again_after_65_seconds() {
     let limiter = Limiter::new(10);

@@ -69,7 +69,7 @@ async fn a_share_that_memory_has_forgotten_is_shown_listed_and_refused_with_its_
     let info = hub.send(reqwest::Method::GET, &format!("/v1/shared/{token}/info"), &[], None).await;
     assert_eq!((info.status, info.code()), (StatusCode::FORBIDDEN, "share_revoked"));
     let edge = format!("http://{}/shared/{token}/api/x", hub.hub.edge_addr);
-    assert_eq!(reqwest::get(edge).await.unwrap().status(), StatusCode::FORBIDDEN);
+    assert_eq!(crate::support::client().get(edge).send().await.unwrap().status(), StatusCode::FORBIDDEN);
     eventually("the refusal is in the share's log", || async {
         hub.get(&format!("{path}/logs")).await.body["logs"][0]["denied"] == "share_revoked"
     })

@@ -34,6 +34,11 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
 }
 
+/// A client of our own making: with TLS in the build, reqwest's default one asks for a provider of the process.
+pub(crate) fn client() -> reqwest::Client {
+    reqwest::Client::builder().tls_backend_preconfigured(wire::tls::trust::nobody()).build().unwrap()
+}
+
 impl Running {
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
@@ -55,7 +60,7 @@ impl Running {
         let cli = Cli::parse_from([fixed.as_slice(), &limits, flags].concat());
         let Command::Serve(serve) = cli.command else { unreachable!("these are serve's flags") };
         let hub = Hub::start_at(serve.settings, false, clock).await.unwrap();
-        Self { hub, data, client: reqwest::Client::new() }
+        Self { hub, data, client: client() }
     }
 
     /// Stops the hub and starts another on the same data.

@@ -104,7 +104,7 @@ async fn ipv6_targets_are_taken_in_brackets() {
 #[actix::test]
 async fn a_body_must_be_json_and_say_so() {
     let hub = Running::start().await;
-    let client = reqwest::Client::new();
+    let client = crate::support::client();
     let url = format!("{}/v1/tunnels", hub.hub.api_url());
     let plain = client.post(&url).header("x-api-key", ADMIN).body("{}").send().await.unwrap();
     assert_eq!(plain.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);

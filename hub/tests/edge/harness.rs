@@ -138,15 +138,59 @@ pub(crate) fn ok(body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
+/// What a connection runs on.
+#[derive(Debug)]
+pub(crate) enum Wire {
+    Plain(TcpStream),
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
+}
+
+impl Wire {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref(),
+        }
+    }
+}
+
+impl std::io::Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.read(buffer),
+            Self::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl std::io::Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(tcp) => tcp.flush(),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
 /// One end of a connection that speaks HTTP/1 by hand.
 #[derive(Debug)]
-pub(crate) struct Conn(BufReader<TcpStream>);
+pub(crate) struct Conn(BufReader<Wire>);
 
 impl Conn {
     pub(crate) fn new(socket: TcpStream) -> Self {
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_nodelay(true).unwrap();
-        Self(BufReader::new(socket))
+        Self::on(Wire::Plain(socket))
+    }
+
+    pub(crate) fn on(wire: Wire) -> Self {
+        wire.tcp().set_read_timeout(Some(PATIENCE)).unwrap();
+        wire.tcp().set_nodelay(true).unwrap();
+        Self(BufReader::new(wire))
     }
 
     pub(crate) fn to(address: SocketAddr) -> Self {
@@ -163,7 +207,7 @@ impl Conn {
     }
 
     pub(crate) fn socket(&self) -> &TcpStream {
-        self.0.get_ref()
+        self.0.get_ref().tcp()
     }
 
     pub(crate) fn finish(&self) {
@@ -206,6 +250,12 @@ impl Conn {
         let mut bytes = Vec::new();
         let _ = self.0.read_to_end(&mut bytes);
         bytes
+    }
+
+    /// What still comes up to an end in order.
+    pub(crate) fn rest_or_break(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).map(|_| bytes)
     }
 
     /// Whether the other side has ended, by a close or a reset, before any more bytes came.

@@ -7,6 +7,8 @@ mod harness;
 mod agent_away;
 mod banner_matrix;
 mod bytes_intact;
+mod crowd;
+mod encrypted;
 mod ends;
 mod forwarded;
 mod grpc;

@@ -43,6 +43,8 @@ impl Finding {
 pub(crate) fn run(root: &Path) -> Result<ExitCode> {
     let files = files(root)?;
     let mut findings = dependencies::check(&cargo_metadata(root)?)?;
+    let lock = fs::read_to_string(root.join("Cargo.lock")).context("reading Cargo.lock")?;
+    findings.extend(dependencies::check_lock(&lock));
     findings.extend(tree::check(&files));
     for file in files.iter().filter(|file| file.ends_with(".rs")) {
         let text = fs::read_to_string(root.join(file)).with_context(|| format!("reading {file}"))?;

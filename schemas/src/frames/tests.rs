@@ -56,6 +56,10 @@ fn examples() -> Vec<(String, Frame)> {
         ),
         (text("close-port"), Frame::ClosePort(ClosePort { tunnel: 2 })),
         (text("check"), Frame::Check(Check { request: 10, tunnel: 2, timeout_ms: 10_000 })),
+        (
+            text("open-udp-port"),
+            Frame::OpenUdpPort(OpenPort { request: 9, tunnel: 2, name: text("dns"), port: 5_353 }),
+        ),
         (text("check-result"), Frame::CheckResult(CheckResult { request: 10, json: text("{}") })),
         (text("stream-accepted"), Frame::StreamAccepted(StreamAccepted {})),
     ];
@@ -240,7 +244,7 @@ fn a_body_cut_short_is_refused_for_every_kind() {
 
 #[test]
 fn an_unknown_kind_is_skipped_when_its_flags_allow_it_and_refused_otherwise() {
-    for kind in [0, 6, 25, 68, u16::MAX] {
+    for kind in [0, 6, 26, 68, u16::MAX] {
         assert_eq!(Frame::decode(&framed(kind, FLAG_OPTIONAL, b"from the future")), Ok(None));
         assert_eq!(Frame::decode(&framed(kind, 0xff, b"")), Ok(None));
         assert_eq!(Frame::decode(&framed(kind, 0, b"from the future")), Err(FrameError::UnknownKind(kind)));
@@ -415,6 +419,7 @@ fn the_frames_of_a_link_are_frozen_too() {
         (Kind::Reset, 6),
         (Kind::Credit, 7),
         (Kind::Moved, 8),
+        (Kind::Ping, 9),
     ];
     for (kind, number) in kinds {
         let header = Header { stream: 0x0102_0304, kind, length: 0x1234 };
@@ -424,7 +429,7 @@ fn the_frames_of_a_link_are_frozen_too() {
     let whole = Header { stream: 1, kind: Kind::Data, length: BODY_BYTES_MAX }.bytes();
     assert_eq!(Header::read(&whole[..HEADER_BYTES - 1]), Ok(None));
     assert_eq!(Header::read(&[0, 0, 0, 1, 4, 0, 0x40, 0x01]), Err(FrameError::TooLarge(BODY_BYTES_MAX + 1)));
-    assert_eq!(Header::read(&[0, 0, 0, 1, 9, 0, 0, 0]), Err(FrameError::UnknownKind(9)));
+    assert_eq!(Header::read(&[0, 0, 0, 1, 10, 0, 0, 0]), Err(FrameError::UnknownKind(10)));
     let open = StreamOpen { tunnel: 1, kind: StreamKind::Udp, peer: "p".to_owned() };
     assert_eq!(open_from(&open_bytes(&open)), Ok(open.clone()));
     assert_eq!(open_bytes(&open), [1, 3, 1, b'p']);

@@ -6,7 +6,7 @@ use std::{fmt, io, rc::Rc, thread::JoinHandle};
 
 use parking_lot::Mutex;
 use tokio::{
-    runtime::{Builder, LocalOptions},
+    runtime::{Builder, Handle, LocalOptions},
     sync::mpsc,
 };
 
@@ -17,6 +17,7 @@ pub struct Cores<L> {
     // Unbounded, since every job is a connection or listener that was counted before.
     jobs: Mutex<Vec<mpsc::UnboundedSender<Job<L>>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    handles: Vec<Handle>,
     count: usize,
 }
 
@@ -33,7 +34,7 @@ impl<L: Default + 'static> Cores<L> {
     /// The system gives no thread or no runtime.
     pub fn start(name: &str, count: usize) -> io::Result<Self> {
         let count = count.max(1);
-        let (mut jobs, mut threads) = (Vec::new(), Vec::new());
+        let (mut jobs, mut threads, mut handles) = (Vec::new(), Vec::new(), Vec::new());
         for n in 0..count {
             let (sender, mut receiver) = mpsc::unbounded_channel::<Job<L>>();
             let mut builder = Builder::new_current_thread();
@@ -44,7 +45,7 @@ impl<L: Default + 'static> Cores<L> {
                     Ok(runtime) => runtime,
                     Err(error) => return drop(told.send(Err(error))),
                 };
-                if told.send(Ok(())).is_ok() {
+                if told.send(Ok(runtime.handle().clone())).is_ok() {
                     let local = Rc::new(L::default());
                     runtime.block_on(async {
                         while let Some(job) = receiver.recv().await {
@@ -53,10 +54,10 @@ impl<L: Default + 'static> Cores<L> {
                     });
                 }
             })?);
-            started.recv().map_err(io::Error::other)??;
+            handles.push(started.recv().map_err(io::Error::other)??);
             jobs.push(sender);
         }
-        Ok(Self { jobs: Mutex::new(jobs), threads: Mutex::new(threads), count })
+        Ok(Self { jobs: Mutex::new(jobs), threads: Mutex::new(threads), handles, count })
     }
 
     /// How many there are.
@@ -75,6 +76,12 @@ impl<L: Default + 'static> Cores<L> {
             // A core that is gone runs nothing.
             let _ = core.send(job);
         }
+    }
+
+    /// Makes a socket, on the caller's thread, whose readiness core `index` (modulo their number) is told of.
+    pub fn register<T>(&self, index: usize, make: impl FnOnce() -> T) -> T {
+        let _entered = self.handles[index % self.count].enter();
+        make()
     }
 
     /// Ends the threads and joins them. Call it from no core.

@@ -15,15 +15,17 @@ use std::{
     io,
     rc::{Rc, Weak},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use schemas::frames::{
-    FrameError, StreamOpen, StreamRefused,
+    FrameError, HEARTBEAT_MS, SILENCE_MS_MAX, StreamOpen, StreamRefused,
     link::{
         BODY_BYTES_MAX, HEADER_BYTES, Header, Kind, STREAMS_MAX, open_bytes, open_from, refused_bytes,
         refused_from,
     },
 };
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::{
     relay::with_buffer,
@@ -74,6 +76,8 @@ pub enum LinkError {
     Window(u32),
     #[error("the other side does not read")]
     NotRead,
+    #[error("nothing was heard for too long")]
+    Silent,
 }
 
 /// A stream that the other side opened.
@@ -196,7 +200,8 @@ impl Link {
     /// # Errors
     /// [`LinkError`].
     pub async fn drive(&self, mut carrier: Carrier, on_busy: impl Fn()) -> Result<(), LinkError> {
-        let mut driver = Driver { link: self, partial: Vec::new(), written: 0, is_unflushed: false };
+        let mut driver =
+            Driver { link: self, partial: Vec::new(), written: 0, is_unflushed: false, pulse: Pulse::new() };
         let _over = Over(&self.0);
         std::future::poll_fn(|cx| {
             let polled = driver.poll(&mut carrier, cx);
@@ -282,6 +287,38 @@ struct Driver<'a> {
     /// How much of the link's `out` has left.
     written: usize,
     is_unflushed: bool,
+    pulse: Pulse,
+}
+
+/// Tells the other side now and then that this one is there, and notices when it is not. Looked at in beats, since a look
+/// at the clock for every frame would cost more than the frame.
+#[derive(Debug)]
+struct Pulse {
+    beats: Interval,
+    has_spoken: bool,
+    silent_beats: u64,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        let every = Duration::from_millis(HEARTBEAT_MS);
+        let mut beats = interval_at(Instant::now() + every, every);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { beats, has_spoken: false, silent_beats: 0 }
+    }
+
+    fn poll(&mut self, inner: &Inner, cx: &mut Context<'_>) -> Result<(), LinkError> {
+        while self.beats.poll_tick(cx).is_ready() {
+            self.silent_beats += 1;
+            if self.silent_beats > SILENCE_MS_MAX / HEARTBEAT_MS {
+                return Err(LinkError::Silent);
+            }
+            if !std::mem::take(&mut self.has_spoken) {
+                inner.frame(0, Kind::Ping, &[]);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Driver<'_> {
@@ -293,6 +330,7 @@ impl Driver<'_> {
                 *waker = Some(cx.waker().clone());
             }
         }
+        self.pulse.poll(inner, cx)?;
         loop {
             let read = self.read(carrier, cx)?;
             let write = self.write(carrier, cx)?;
@@ -322,6 +360,7 @@ impl Driver<'_> {
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Pending => return Ok(Poll::Pending),
             };
+            self.pulse.silent_beats = 0;
             let bytes = &buffer[..before + read];
             let used = self.take_frames(bytes)?;
             self.partial.clear();
@@ -351,10 +390,10 @@ impl Driver<'_> {
         if header.kind == Kind::Open {
             return self.hear_open(number, body);
         }
-        // A frame for a stream that has ended here was on its way.
+        // A frame for a stream that has ended here was on its way; a ping is for none.
         let Some(shared) = inner.streams.borrow().get(&number).map(Rc::clone) else { return Ok(()) };
         match header.kind {
-            Kind::Open => {}
+            Kind::Open | Kind::Ping => {}
             Kind::Accepted => {
                 shared.accept();
                 inner.count(&shared, 0);
@@ -435,6 +474,7 @@ impl Driver<'_> {
                 Poll::Ready(Ok(written)) => {
                     self.written += written;
                     self.is_unflushed = true;
+                    self.pulse.has_spoken = true;
                 }
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Pending => {

@@ -66,8 +66,10 @@ pub(crate) fn with_buffer<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// Relays between two sides until both directions ended, a side broke, or `ended` came. Both are closed when it
-/// returns, and reset unless both finished.
+/// returns, and reset unless both finished; so they are when nobody polls it to its end, or the process is killed.
 pub async fn relay(mut first: impl Side, mut second: impl Side, ended: impl Future<Output = ()>) -> Relayed {
+    first.guard();
+    second.guard();
     let mut ended = pin!(ended);
     let (mut forth, mut back) = (Direction::default(), Direction::default());
     let ended_by = std::future::poll_fn(|cx| {
@@ -88,7 +90,10 @@ pub async fn relay(mut first: impl Side, mut second: impl Side, ended: impl Futu
         }
     })
     .await;
-    if ended_by != EndedBy::Finished {
+    if ended_by == EndedBy::Finished {
+        first.release();
+        second.release();
+    } else {
         first.reset();
         second.reset();
     }

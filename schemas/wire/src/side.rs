@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    os::fd::{AsFd as _, BorrowedFd},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -76,6 +77,13 @@ pub trait Side {
 
     /// Makes the end, when this is dropped next, a reset: an orderly one would make a cut-off answer look complete.
     fn reset(&mut self);
+
+    /// Makes every end but those that are said a reset, the sudden death of this process included. What tells its ends
+    /// by words of its own need not do anything.
+    fn guard(&mut self) {}
+
+    /// Takes [`Side::guard`] back: both directions have ended, and what was written may still be on its way.
+    fn release(&mut self) {}
 }
 
 impl<S: Side> Side for &mut S {
@@ -102,6 +110,12 @@ impl<S: Side> Side for &mut S {
     }
     fn reset(&mut self) {
         (**self).reset();
+    }
+    fn guard(&mut self) {
+        (**self).guard();
+    }
+    fn release(&mut self) {
+        (**self).release();
     }
 }
 
@@ -185,6 +199,15 @@ impl Side for Tcp {
     fn reset(&mut self) {
         let _ = SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO));
     }
+
+    fn guard(&mut self) {
+        // Whoever is killed has his sockets closed by the system: in order, unless they were told to be reset.
+        self.reset();
+    }
+
+    fn release(&mut self) {
+        let _ = SockRef::from(&*self.socket).set_linger(None);
+    }
 }
 
 impl Tcp {
@@ -212,9 +235,40 @@ impl Tcp {
     }
 }
 
-/// An encrypted or otherwise wrapped connection.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug> Duplex for T {}
+/// An encrypted or otherwise wrapped connection. What it does not say itself suits one without a socket.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {
+    /// As [`Side::poll_broken`]. Without it a broken stream is noticed by the next write, or by the session's end.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Pending
+    }
+
+    /// As [`Side::reset`].
+    fn reset(&mut self) {}
+
+    /// Leaves its runtime: nothing may be read or written until [`Duplex::adopt`].
+    ///
+    /// # Errors
+    /// The system's; the connection is lost.
+    fn park(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Joins the current runtime.
+    ///
+    /// # Errors
+    /// The system's; the connection is lost.
+    fn adopt(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The socket below, to look at.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl Duplex for tokio::io::DuplexStream {}
 
 /// A connection between hub and agent.
 #[derive(Debug)]
@@ -319,8 +373,7 @@ impl Side for Carrier {
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Plain(tcp) => tcp.poll_broken(cx),
-            // Noticed by the next write, or by the session's end.
-            Self::Wrapped(_) => Poll::Pending,
+            Self::Wrapped(duplex) => duplex.poll_broken(cx),
         }
     }
 
@@ -333,8 +386,22 @@ impl Side for Carrier {
     }
 
     fn reset(&mut self) {
+        match self {
+            Self::Plain(tcp) => tcp.reset(),
+            Self::Wrapped(duplex) => duplex.reset(),
+        }
+    }
+
+    fn guard(&mut self) {
+        // TLS and WebSockets say their ends.
         if let Self::Plain(tcp) = self {
-            tcp.reset();
+            tcp.guard();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Self::Plain(tcp) = self {
+            tcp.release();
         }
     }
 }
@@ -354,7 +421,10 @@ impl Parked {
     pub fn park(carrier: Carrier) -> io::Result<Self> {
         Ok(match carrier {
             Carrier::Plain(tcp) => Self::Plain(tcp.into_std()?),
-            Carrier::Wrapped(duplex) => Self::Wrapped(duplex),
+            Carrier::Wrapped(mut duplex) => {
+                duplex.park()?;
+                Self::Wrapped(duplex)
+            }
         })
     }
 
@@ -365,21 +435,27 @@ impl Parked {
     pub fn adopt(self) -> io::Result<Carrier> {
         Ok(match self {
             Self::Plain(socket) => TcpStream::from_std(socket)?.into(),
-            Self::Wrapped(duplex) => Carrier::Wrapped(duplex),
+            Self::Wrapped(mut duplex) => {
+                duplex.adopt()?;
+                Carrier::Wrapped(duplex)
+            }
         })
     }
 
     /// Whether it says nothing, as an idle one does: bytes on it break the protocol, an end or error means that it is dead.
     pub fn is_idle_and_alive(&self) -> bool {
-        match self {
-            Self::Plain(socket) => {
-                match rustix::net::recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-                    Ok(_) => false,
-                    Err(error) => io::Error::from(error).kind() == io::ErrorKind::WouldBlock,
-                }
-            }
-            // Found out by whoever asks it for a stream: nothing of that one's is lost.
-            Self::Wrapped(_) => true,
+        let socket = match self {
+            Self::Plain(socket) => socket.as_fd(),
+            // Whatever comes through its encryption is a byte of the socket below, too.
+            Self::Wrapped(duplex) => match duplex.descriptor() {
+                Some(socket) => socket,
+                // Found out by whoever asks it for a stream: nothing of that one's is lost.
+                None => return true,
+            },
+        };
+        match rustix::net::recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok(_) => false,
+            Err(error) => io::Error::from(error).kind() == io::ErrorKind::WouldBlock,
         }
     }
 }

@@ -143,3 +143,38 @@ fn programs_get_reason_count_and_words() {
         r#"{"event":"target","message":null,"service":"prod-db","serviceId":"tun_00000000000000000000000000000001","state":"answers"}"#
     );
 }
+
+#[test]
+fn of_a_udp_service_no_connections_are_spoken_of() {
+    let mut service = service("dns", "localhost", 53);
+    service.protocol = "udp".to_owned();
+    let notices = Notices::about(&service, tunnel());
+    let refusals = REASONS.iter().map(|(reason, words)| {
+        let words = words.replace("localhost:5432", "localhost:53");
+        notices.text(&Notice::Refused { reason: *reason, count: 2, words })
+    });
+    let target = unreachable("localhost:53: Connection refused (os error 111)");
+    let lines: Vec<String> = refusals.chain([notices.text(&Notice::Target(target))]).collect();
+    let lines = lines.join("\n");
+    assert!(!lines.contains("connections"), "{lines}");
+    assert_transcript(&lines, include_str!("../../../tests/transcripts/reach-refused-udp.txt"));
+}
+
+#[test]
+fn a_certificate_that_is_not_accepted_is_said_once_with_what_to_do() {
+    let mut service = service("admin", "localhost", 8443);
+    let distrusted = || target(TargetState::Distrusted("its certificate has expired. Renew it".to_owned()));
+    let now = Instant::now();
+    // The hub's answer had the words already where the tunnel is of https alone.
+    for (status, expected) in [("active", 1), ("error", 0)] {
+        service.status = status.to_owned();
+        let mut notices = Notices::about(&service, tunnel());
+        assert_eq!(counts(&mut notices, &distrusted(), now).len(), expected, "{status}");
+        assert_eq!(counts(&mut notices, &distrusted(), now).len(), 0);
+        assert_eq!(counts(&mut notices, &target(TargetState::Answers), now + SAY_AGAIN * 2).len(), 1);
+    }
+    let notices = Notices::about(&service, tunnel());
+    let words = "localhost:8443: its certificate has expired. Renew it".to_owned();
+    let text = notices.text(&Notice::Target(TargetState::Distrusted(words)));
+    assert_eq!(text, "admin: links to it do not work: its certificate has expired. Renew it");
+}

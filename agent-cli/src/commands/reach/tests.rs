@@ -1,5 +1,7 @@
 //! `connect reach`: the diagnostics box.
 
+use schemas::rest::TlsStep;
+
 use super::*;
 use crate::commands::tests::{assert_transcript, service};
 
@@ -13,9 +15,9 @@ fn the_box_shows_each_step_that_was_looked_at() {
         reachable: true,
         dns: step(true, 0.31, "127.0.0.1"),
         tcp: step(true, 0.2, "connected"),
-        tls: None,
         http: step(false, 12.0, "503 Service Unavailable"),
         latency_ms: Some(0.2),
+        ..Diagnostics::default()
     };
     assert_transcript(
         &diagnostics_text(&service("staging-api", "localhost", 8080), &found, Face::TERMINAL),
@@ -40,11 +42,27 @@ fn a_hostile_target_cannot_break_out_of_the_box() {
 }
 
 #[test]
+fn of_a_udp_service_no_connection_is_claimed() {
+    let mut service = service("dns", "localhost", 53);
+    service.protocol = "udp".to_owned();
+    let found = Diagnostics {
+        reachable: true,
+        dns: step(true, 0.31, "127.0.0.1"),
+        udp: step(true, 0.1, "a way to 127.0.0.1:53; only an answer shows that somebody listens"),
+        ..Diagnostics::default()
+    };
+    assert_transcript(
+        &diagnostics_text(&service, &found, Face::TERMINAL),
+        include_str!("../../../tests/transcripts/reach-check-udp.txt"),
+    );
+}
+
+#[test]
 fn what_answered_as_http_is_connected_to_as_http() {
     let http = || step(true, 1.0, "200 OK");
     let found = |tls, http| Diagnostics { tls, http, ..Diagnostics::default() };
     assert_eq!(seen_protocol(&found(None, http())), Protocol::Http);
-    assert_eq!(seen_protocol(&found(http(), http())), Protocol::Https);
+    assert_eq!(seen_protocol(&found(Some(TlsStep::default()), http())), Protocol::Https);
     assert_eq!(seen_protocol(&found(None, step(false, 1.0, "no HTTP"))), Protocol::Auto);
     assert_eq!(seen_protocol(&found(None, None)), Protocol::Auto);
 }

@@ -12,6 +12,8 @@ fn status_shows_hub_workspace_agent_and_services() {
     broken.status = "error".to_owned();
     broken.status_reason = Some("cannot dial [::1]:8080".to_owned());
     broken.public_url = Some("https://abc123.share.example".to_owned());
+    let mut unchecked = service("admin", "localhost", 8443);
+    unchecked.protocol = "https".to_owned();
     let mut found = Found {
         fingerprint: Some("SHA256:mVPwvezndPv/ARoIadVY98vAC0g+P/5633yTC4d/wXE".to_owned()),
         hub: "http://127.0.0.1:7070/".to_owned(),
@@ -41,7 +43,8 @@ fn status_shows_hub_workspace_agent_and_services() {
             last_seen_at: None,
             tunnel_count: 2,
         }),
-        services: vec![private, broken],
+        services: vec![private, broken, unchecked],
+        checks: BTreeMap::from([("localhost:8443".to_owned(), CertificateCheck::Unchecked)]),
     };
     assert_transcript(&found.text(Face::TERMINAL), include_str!("../../../tests/transcripts/status.txt"));
     found.services.clear();

@@ -134,7 +134,8 @@ impl Visitor {
         let deps = &self.core.shared.deps;
         let running = &deps.running;
         running.left_within(agent, AGENT_LEFT_WITHIN)
-            || running.started_within(AGENT_LEFT_WITHIN)
+            || !running.has_left_for_good(agent)
+                && running.started_within(AGENT_LEFT_WITHIN)
                 && deps.routes.agent(agent).is_some_and(|agent| {
                     let left = agent.changed_at.plus_ms(AGENT_DRAINED_WITHIN_MS) > deps.clock.now();
                     agent.state.session.is_some() || agent.state.epoch > 0 && left

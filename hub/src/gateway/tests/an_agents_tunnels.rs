@@ -31,10 +31,7 @@ fn a_target_that_is_gone_is_reported_by_the_first_stream_that_needs_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tunnel = hub.working_tunnel(&agent, listener.local_addr().unwrap()).await;
         drop(listener);
-        // The reset may come before the connection was looked at.
-        if let Ok(mut socket) = TcpStream::connect(tunnel.at).await {
-            assert!(was_reset(&ended(&mut socket).await));
-        }
+        assert!(was_reset(&ended_at(tunnel.at).await));
         eventually("the tunnel has failed", || {
             let entry = hub.routes.tunnel(tunnel.id).unwrap();
             matches!(entry.state.open().unwrap().condition, Condition::Failed(_))
@@ -100,7 +97,10 @@ fn an_agent_answers_checks_and_opens_ports() {
         let found = hub.gateway.check(agent.id, tunnel.id, SOON).await.unwrap();
         assert!(found.reachable && found.tcp.unwrap().ok);
 
-        let open = |port| hub.gateway.open_port(reacher.id, tunnel.id, "service".into(), port, SOON);
+        let open = |port| {
+            let name = "service".into();
+            hub.gateway.open_port(reacher.id, tunnel.id, Protocol::Tcp, name, port, SOON)
+        };
         let Ok(PortOutcome::Listening(port)) = open(0).await else { panic!() };
         assert_eq!(open(port).await.unwrap(), PortOutcome::Listening(port));
         let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -115,5 +115,43 @@ fn an_agent_answers_checks_and_opens_ports() {
         other.stop().await;
         let gone = hub.gateway.check(agent.id, tunnel.id, SOON).await;
         assert_eq!(gone.unwrap_err(), sessions::AskError::AgentOffline);
+    });
+}
+
+#[test]
+fn what_an_auto_target_speaks_is_asked_once_and_not_again_when_the_session_comes_back() {
+    with_hub(GatewaySettings::default(), async |hub| {
+        let agent = hub.lone_agent().await;
+        let handle = hub.run(&agent).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let counted = Arc::clone(&counted);
+                tokio::spawn(async move {
+                    if socket.read_u8().await.is_ok() {
+                        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        let _ = socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+                    }
+                });
+            }
+        });
+        let opened = hub.tunnel_of(&agent, Protocol::Auto, "localhost".to_owned(), port).await;
+        hub.working(opened).await;
+        let mut states = handle.tunnel_states();
+        let is_http = |view: &TunnelView| {
+            let speaks_http = view.speech.as_ref().is_some_and(|speech| speech.protocol == Protocol::Http);
+            speaks_http && view.servable == Some(Servable::Yes)
+        };
+        for _ in 0..2 {
+            soon(states.wait_for(|views| views.values().any(is_http))).await.unwrap();
+            hub.gateway.sessions().of(agent.id).unwrap().shut();
+            soon(states.wait_for(|views| views.values().all(|view| view.servable.is_none()))).await.unwrap();
+        }
+        soon(states.wait_for(|views| views.values().any(is_http))).await.unwrap();
+        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+        handle.stop().await;
     });
 }

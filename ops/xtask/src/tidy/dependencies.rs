@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::Finding;
 
 /// Crate and the crates of ours that it may depend on. `hub`'s binary alone uses `agent-cli`, for `quickstart`:
-/// Cargo has no dependencies per binary, so `sources` checks that part.
+/// Cargo has no dependencies per binary, so `sources` checks that part. `e2e` runs the binaries; its `many` alone holds a
+/// crowd of agents in one process.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("schemas", &[]),
@@ -14,13 +15,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wire", &["schemas"]),
     ("agent-cli", &["domain", "schemas", "wire"]),
     ("hub", &["agent-cli", "domain", "projections", "schemas", "wire"]),
-    ("e2e", &["schemas"]),
+    ("e2e", &["agent-cli", "schemas", "wire"]),
     ("xtask", &[]),
 ];
 
 /// What must stay out of the pure crates, whoever brings it.
 const IMPURE: &[&str] = &["actix", "actix-web", "hyper", "reqwest", "tokio", "rusqlite", "ring", "rand"];
 
+/// Other ways to do TLS: a feature somewhere below can bring one in unnoticed.
+const OTHER_TLS: &[&str] = &["aws-lc-rs", "aws-lc-sys", "native-tls", "openssl", "openssl-sys"];
+
+const WHY_TLS: &str = "TLS is rustls with ring, passed explicitly (docs/adr/0007): with two providers in the build a \
+                       process has no default one and panics where a library asks for it; switch the feature off";
 const WHY_ARROWS: &str = "decisions are pure and stand below I/O; an arrow the wrong way makes them untestable \
                           (docs/style.md, \"Who may know whom\")";
 const WHY_PURE: &str = "domain and schemas have no clock, randomness, I/O or async, so that the rules can be replayed \
@@ -58,6 +64,13 @@ pub(super) fn check(metadata: &Value) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// Looks for packages that must not be in the build, whoever brings them.
+pub(super) fn check_lock(lock: &str) -> Vec<Finding> {
+    let is_locked = |name: &&&str| lock.lines().any(|line| line == format!("name = \"{name}\""));
+    let found = OTHER_TLS.iter().filter(is_locked);
+    found.map(|name| Finding::error("Cargo.lock", format!("has `{name}`"), WHY_TLS)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -83,6 +96,14 @@ mod tests {
         let findings =
             check(&json!({ "packages": [package("domain", &["tokio"])] })).expect("it has its shape");
         assert_eq!(findings.len(), 1, "{findings:?}");
+    }
+
+    #[test]
+    fn a_second_way_to_do_tls_is_refused() {
+        let lock = "[[package]]\nname = \"aws-lc-rs\"\nversion = \"1.0.0\"\n\n[[package]]\nname = \"ring\"\n";
+        let findings = check_lock(lock);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].what, "has `aws-lc-rs`");
     }
 
     #[test]

@@ -217,11 +217,13 @@ pub struct LinkStream {
     carrier: Option<Carrier>,
     /// What is written goes to `carrier`.
     writes_own: bool,
+    /// As [`Side::guard`] says, of a connection that may come.
+    is_guarded: bool,
 }
 
 impl LinkStream {
     pub(super) fn new(link: Rc<Inner>, shared: Rc<Shared>) -> Self {
-        Self { link, shared, carrier: None, writes_own: false }
+        Self { link, shared, carrier: None, writes_own: false, is_guarded: false }
     }
 
     /// The stream's number on its link.
@@ -277,7 +279,10 @@ impl LinkStream {
 
     /// Moves to the connection that was given, if one was.
     fn take_carrier(&mut self) {
-        let Some(carrier) = self.shared.given.borrow_mut().take() else { return };
+        let Some(mut carrier) = self.shared.given.borrow_mut().take() else { return };
+        if self.is_guarded {
+            carrier.guard();
+        }
         self.carrier = Some(carrier);
         if !self.shared.out_end.replace(true) {
             self.writes_own = true;
@@ -412,6 +417,20 @@ impl Side for LinkStream {
             carrier.reset();
         }
         // Being dropped before its end resets what is on the link.
+    }
+
+    fn guard(&mut self) {
+        self.is_guarded = true;
+        if let Some(carrier) = &mut self.carrier {
+            carrier.guard();
+        }
+    }
+
+    fn release(&mut self) {
+        self.is_guarded = false;
+        if let Some(carrier) = &mut self.carrier {
+            carrier.release();
+        }
     }
 }
 

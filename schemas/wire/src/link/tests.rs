@@ -315,3 +315,25 @@ proptest! {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_link_lives_and_one_that_hears_nothing_is_over() {
+    LocalSet::new()
+        .run_until(async {
+            let rig = rig(1_024, u64::MAX);
+            tokio::time::sleep(Duration::from_millis(SILENCE_MS_MAX * 10)).await;
+            assert!(!rig.hub.is_over() && !rig.agent.is_over(), "both say now and then that they are there");
+
+            let (carrier, held_open) = carriers(1_024);
+            let (link, begun) = (Link::new(End::Hub, u64::MAX), Instant::now());
+            let ended = link.drive(carrier, || ()).await;
+            assert!(matches!(ended, Err(LinkError::Silent)), "{ended:?}");
+            let silent = begun.elapsed().as_millis();
+            assert!(
+                (SILENCE_MS_MAX.into()..=u128::from(SILENCE_MS_MAX + HEARTBEAT_MS)).contains(&silent),
+                "{silent}"
+            );
+            drop(held_open);
+        })
+        .await;
+}

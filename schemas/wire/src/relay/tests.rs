@@ -62,6 +62,16 @@ async fn an_end_of_one_side_leaves_the_other_direction_open() {
 }
 
 #[tokio::test]
+async fn a_relay_that_nobody_carries_on_ends_in_a_reset_and_not_as_if_all_had_been_said() {
+    let mut rig = rig().await;
+    rig.left.write_all(b"x").await.unwrap();
+    soon(rig.right.read_u8()).await.unwrap();
+    rig.relay.abort();
+    assert!(is_reset(&soon(rig.left.read(&mut [0; 8])).await));
+    assert!(is_reset(&soon(rig.right.read(&mut [0; 8])).await));
+}
+
+#[tokio::test]
 async fn a_reset_of_one_side_is_a_reset_of_the_other() {
     let mut rig = rig().await;
     rig.left.write_all(b"x").await.unwrap();
