@@ -21,6 +21,7 @@ mod autobahn;
 mod neighbours;
 mod peers;
 mod traffic;
+mod workspace;
 
 const PASSES: usize = 3;
 const PGBENCH_SECONDS: &str = "10";
@@ -45,13 +46,14 @@ fn main() {
         ["bulk"] => traffic::bulk(),
         ["databases"] => databases(),
         ["commands"] => commands(),
+        ["workspace"] => workspace::workspace(),
         ["neighbours"] => neighbours::neighbours(),
         ["autobahn", wstest] => autobahn::compare(Path::new(wstest), "*"),
         ["autobahn", wstest, cases] => autobahn::compare(Path::new(wstest), cases),
         ["big-log", data, share_id] => big_log(Path::new(data), share_id),
         _ => {
             eprintln!(
-                "usage: bench [traffic | bulk | databases | commands | neighbours | autobahn WSTEST [CASES] | big-log DATA SHARE-ID]"
+                "usage: bench [traffic | bulk | databases | commands | workspace | neighbours | autobahn WSTEST [CASES] | big-log DATA SHARE-ID]"
             );
             std::process::exit(2);
         }

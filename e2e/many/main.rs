@@ -1,6 +1,6 @@
 //! Many tunnels, slow visitors, visitors who leave: what a hub needs for them, and whether it gives everything back.
 //!
-//! Started by `ops/many-tunnels`, `ops/slow-attacks` and `ops/soak-visitors`; prints Markdown, and ends with 1 when a bar
+//! Started by `ops/many-tunnels`, `ops/slow-attacks`, `ops/soak-visitors` and `ops/limits`; prints Markdown, and ends with 1 when a bar
 //! is missed.
 #![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 mod crowd;
 mod cutter;
 mod idle;
+mod limits;
 mod measured;
 mod reconnects;
 mod slow;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             tunnels::run(&mut bars, number(agents), number(tunnels), number(restarts));
         }
         ["idle", connections] => idle::run(&mut bars, number(connections)),
+        ["limits", seconds] => limits::run(&mut bars, number(seconds)),
         ["slow", seconds] => slow::run(&mut bars, number(seconds), ""),
         ["slow", seconds, way] => slow::run(&mut bars, number(seconds), way),
         ["visitors", downloads, reconnects] => {
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: many tunnels AGENTS TUNNELS RESTARTS | idle CONNECTIONS | slow SECONDS [WAY] | visitors DOWNLOADS RECONNECTS"
+                "usage: many tunnels AGENTS TUNNELS RESTARTS | idle CONNECTIONS | limits SECONDS | slow SECONDS [WAY] | visitors DOWNLOADS RECONNECTS"
             );
             return ExitCode::from(2);
         }

@@ -3,17 +3,25 @@
 //! It counts in buckets of five seconds and sums the last thirteen, so that never more than the limit passes in any
 //! sixty seconds (at most five seconds too strict). Exact under concurrency: a check and its count are one step.
 //! Memory is bounded whatever the key space: when there is no room for another key, addresses share the window of
-//! their network and other keys share a fixed set of windows, which is stricter and never more permissive.
+//! their network and other keys share a fixed set of windows, which is stricter and never more permissive. What was
+//! counted outlives the process ([`kept`]).
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, Hash, RandomState},
+    hash::{Hash, Hasher as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Instant,
 };
 
+use bincode::{Decode, Encode};
+use domain::time::Timestamp;
 use parking_lot::Mutex;
+use siphasher::sip::SipHasher13;
 use uuid::Uuid;
+
+use self::kept::Kept;
+
+pub mod kept;
 
 /// The width of a bucket (milliseconds).
 pub const BUCKET_MS: u64 = 5_000;
@@ -26,7 +34,7 @@ const SHARDS: usize = 64;
 const OVERFLOW_WINDOWS: usize = 4_096;
 
 /// What is limited: windows of different scopes never meet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Scope {
     /// Requests without valid credentials.
     Public,
@@ -108,7 +116,7 @@ impl Verdict {
 }
 
 /// Counts of the last thirteen buckets.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 struct Window {
     /// The bucket that `counts[newest % BUCKETS]` counts.
     newest: u64,
@@ -180,7 +188,10 @@ pub struct Limiter {
     shards: Box<[Mutex<Shard>]>,
     overflow: Box<[Mutex<Window>]>,
     keys_per_shard: usize,
-    hasher: RandomState,
+    /// Nobody outside knows whom a key shares a window with.
+    places: [u64; 2],
+    /// Buckets are numbered by the wall clock of the start and counted on by the monotonic one.
+    started_ms: u64,
     epoch: Instant,
 }
 
@@ -193,19 +204,38 @@ impl Default for Limiter {
 impl Limiter {
     /// A limiter that tells `keys_max` keys apart.
     pub fn new(keys_max: usize) -> Self {
+        let places = crate::secrets::random_bytes();
+        let place = |at: usize| u64::from_le_bytes(*places[at..].first_chunk().expect("32 bytes"));
+        Self::starting(keys_max, [place(0), place(8)], 0)
+    }
+
+    /// A limiter that goes on where an earlier process was, as far as that kept it.
+    pub fn resumed(keys_max: usize, kept: Option<Kept>, now: Timestamp) -> Self {
+        let now_ms = u64::try_from(now.millis()).unwrap_or(0);
+        match kept {
+            None => Self { started_ms: now_ms, ..Self::new(keys_max) },
+            Some(kept) => kept.resumed(keys_max, now_ms),
+        }
+    }
+
+    fn starting(keys_max: usize, places: [u64; 2], started_ms: u64) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             overflow: (0..OVERFLOW_WINDOWS).map(|_| Mutex::new(Window::starting(0))).collect(),
             keys_per_shard: keys_max.div_ceil(SHARDS).max(1),
-            hasher: RandomState::new(),
+            places,
+            started_ms,
             epoch: Instant::now(),
         }
     }
 
+    fn now_ms(&self) -> u64 {
+        self.started_ms.saturating_add(u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// Counts one request if it may pass. A `limit` of 0 lets everything pass.
     pub fn check(&self, key: Key, limit: u32) -> Verdict {
-        let now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.check_at(key, limit, now_ms)
+        self.check_at(key, limit, self.now_ms())
     }
 
     /// Like [`Limiter::check`] at a moment of a monotonic clock (milliseconds), so that a test can set the time.
@@ -236,8 +266,10 @@ impl Limiter {
     }
 
     fn place(&self, key: &Key, places: usize) -> usize {
+        let mut hasher = SipHasher13::new_with_keys(self.places[0], self.places[1]);
+        key.hash(&mut hasher);
         let places = u64::try_from(places).expect("a usize fits into 64 bits");
-        usize::try_from(self.hasher.hash_one(key) % places).expect("less than a usize")
+        usize::try_from(hasher.finish() % places).expect("less than a usize")
     }
 }
 

@@ -49,7 +49,7 @@ use crate::{
         self, Gateway, GatewaySettings,
         acceptor::{self, AcceptorSettings, Speech},
     },
-    limits::Limiter,
+    limits::{Limiter, kept::KeptFile},
     links::Links,
     metrics::Metrics,
     operator::{self, Socket},
@@ -192,7 +192,8 @@ impl Hub {
             .with_context(|| format!("while binding the API's address {}", settings.listen))?;
         let api_addr = api_listener.local_addr().context("while binding the API's address")?;
         let running = Arc::new(Running::default());
-        let limiter = Arc::new(Limiter::new(LIMITER_KEYS_MAX));
+        let limits_file = KeptFile::of(&data);
+        let limiter = Arc::new(Limiter::resumed(LIMITER_KEYS_MAX, limits_file.load(), core.clock.now()));
         let draining = Arc::new(AtomicBool::new(false));
         let data_plane = DataPlane::start().context("while starting the data plane's threads")?;
         let gateway = Gateway::start(gateway::Parts {
@@ -288,7 +289,7 @@ impl Hub {
             links,
             tls: tls.clone(),
             metrics: Arc::new(Metrics::new().context("while registering metrics")?),
-            limits: limiter,
+            limits: Arc::clone(&limiter),
             started,
             draining,
             last_used: DashMap::new(),
@@ -314,6 +315,7 @@ impl Hub {
         });
         tasks.spawn_on(follower.run(stop.clone()), data_plane.handle());
         tasks.spawn_on(timekeeper.run(stop.clone()), data_plane.handle());
+        tasks.spawn_on(limits_file.keep(limiter, stop.clone()), data_plane.handle());
         let certificates = tls.certificates();
         if let Some(keeper) = keeper {
             tasks.spawn_on(keeper.run(stop.clone()), data_plane.handle());

@@ -19,7 +19,7 @@ use wire::{
 use super::{Gateway, data, sessions::Session, streams};
 use crate::running::Under;
 
-/// A stream that has carried this much, both ways together, is busy (bytes): what one window holds. Shorter ones would
+/// A stream that has poured this much, both ways together, is busy (bytes): what one window holds. Shorter ones would
 /// pay for a connection and be over before they have it.
 const BUSY_AFTER_BYTES: u64 = 64 * 1024;
 /// How long a busy stream that found no connection of its own stays where it is.

@@ -18,6 +18,36 @@ use crate::side::{Carrier, Side};
 
 /// An empty inbox keeps no more room than this (bytes).
 const INBOX_BYTES_KEPT: usize = 4 * 1024;
+/// Whoever says less than this before the other side speaks again is in a conversation (bytes).
+const WORD_BYTES_MAX: u64 = 8 * 1024;
+
+/// Which way bytes go, as this side sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    In,
+    Out,
+}
+
+/// What a stream has carried since a short word was last answered. Conversations (requests and small answers, queries and
+/// rows) are cheapest on the link however long they go on; what pours one way is not, nor what waits for credit.
+#[derive(Debug, Clone, Copy, Default)]
+struct Poured {
+    bytes: u64,
+    way: Option<Way>,
+    word_bytes: u64,
+}
+
+impl Poured {
+    fn and(self, way: Way, bytes: u64) -> Self {
+        let is_turn = self.way != Some(way) && bytes > 0;
+        let was_word = is_turn && self.word_bytes < WORD_BYTES_MAX;
+        Self {
+            bytes: if was_word { 0 } else { self.bytes }.saturating_add(bytes),
+            way: if bytes > 0 { Some(way) } else { self.way },
+            word_bytes: if is_turn { 0 } else { self.word_bytes }.saturating_add(bytes),
+        }
+    }
+}
 
 /// What a stream and the link's connection share.
 pub(super) struct Shared {
@@ -25,7 +55,9 @@ pub(super) struct Shared {
     inbox: RefCell<Inbox>,
     /// How much may be sent.
     credit: Cell<u32>,
-    carried: Cell<u64>,
+    poured: Cell<Poured>,
+    /// It waited for credit.
+    was_stalled: Cell<bool>,
     was_busy: Cell<bool>,
     /// The other side opened it or has accepted it.
     is_known: Cell<bool>,
@@ -79,7 +111,8 @@ impl Shared {
             is_known: Cell::new(is_known),
             inbox: RefCell::default(),
             credit: Cell::new(WINDOW_BYTES),
-            carried: Cell::new(0),
+            poured: Cell::default(),
+            was_stalled: Cell::new(false),
             in_end: Cell::new(None),
             out_end: Cell::new(false),
             broken: Cell::new(false),
@@ -176,9 +209,10 @@ impl Shared {
 
     /// Counts; whether it has just become busy. Only a stream that the other side is known to know is: a connection for
     /// it could overtake its opening.
-    pub(super) fn count(&self, bytes: u64, busy_after: u64) -> bool {
-        self.carried.set(self.carried.get() + bytes);
-        let is_busy = self.is_known.get() && !self.was_busy.get() && self.carried.get() >= busy_after;
+    pub(super) fn count(&self, way: Way, bytes: usize, busy_after: u64) -> bool {
+        self.poured.set(self.poured.get().and(way, bytes as u64));
+        let is_much = self.was_stalled.get() || self.poured.get().bytes >= busy_after;
+        let is_busy = is_much && self.is_known.get() && !self.was_busy.get();
         self.was_busy.set(self.was_busy.get() || is_busy);
         is_busy
     }
@@ -357,6 +391,8 @@ impl Side for LinkStream {
         let credit = self.shared.credit.get();
         let length = bytes.len().min(credit as usize).min(BODY_BYTES_MAX);
         if length == 0 {
+            self.shared.was_stalled.set(credit == 0);
+            self.link.count(&self.shared, Way::Out, 0);
             wait(&self.shared.writer, cx);
             return Poll::Pending;
         }
@@ -369,7 +405,7 @@ impl Side for LinkStream {
         coop.made_progress();
         self.shared.credit.set(credit - u32::try_from(length).expect("at most the credit"));
         self.link.frame(self.shared.number, Kind::Data, &bytes[..length]);
-        self.link.count(&self.shared, length);
+        self.link.count(&self.shared, Way::Out, length);
         Poll::Ready(Ok(length))
     }
 

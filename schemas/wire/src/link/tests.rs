@@ -1,12 +1,20 @@
 //! Streams over a link: every byte once and in order, whatever moves when.
 
-use std::time::Duration;
+use std::{io, task::Poll, time::Duration};
 
 use proptest::prelude::*;
-use schemas::frames::{RefusalCode, StreamKind};
-use tokio::{io::duplex, task::LocalSet, time::timeout};
+use schemas::frames::{
+    HEARTBEAT_MS, RefusalCode, SILENCE_MS_MAX, StreamKind,
+    link::{BODY_BYTES_MAX, Header, Kind},
+};
+use tokio::{
+    io::duplex,
+    task::LocalSet,
+    time::{Instant, timeout},
+};
 
 use super::*;
+use crate::side::Side as _;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -200,12 +208,48 @@ fn a_stream_is_named_busy_once() {
         here.opened().await.unwrap();
         write(&mut here, &[1; 60]).await.unwrap();
         assert!(rig.hub.busy().is_empty());
-        read(&mut there, &mut [0; 100]).await.unwrap();
-        write(&mut there, &[1; 60]).await.unwrap();
-        read(&mut here, &mut [0; 100]).await.unwrap();
+        write(&mut here, &[1; 60]).await.unwrap();
         assert_eq!(rig.hub.busy(), [here.number()]);
         write(&mut here, &[1; 200]).await.unwrap();
+        read(&mut there, &mut [0; 400]).await.unwrap();
         assert!(rig.hub.busy().is_empty());
+    });
+}
+
+#[test]
+fn a_conversation_stays_on_the_link_and_what_pours_or_waits_does_not() {
+    const BUSY_AFTER: u64 = 20_000;
+    on_one_thread(async {
+        let rig = rig(1 << 20, BUSY_AFTER);
+        let (mut here, mut there) = rig.stream().await;
+        here.opened().await.unwrap();
+        let mut said = vec![0; 16 * 1024];
+        for _ in 0..100 {
+            write(&mut here, &[1; 100]).await.unwrap();
+            read(&mut there, &mut said).await.unwrap();
+            write(&mut there, &[1; 12_000]).await.unwrap();
+            read(&mut here, &mut said).await.unwrap();
+        }
+        assert!(rig.hub.busy().is_empty(), "a request and an answer, again and again");
+        // Both pour at once: no side's word is short.
+        for _ in 0..2 {
+            write(&mut here, &[1; 9_000]).await.unwrap();
+            read(&mut there, &mut said).await.unwrap();
+            write(&mut there, &[1; 9_000]).await.unwrap();
+            read(&mut here, &mut said).await.unwrap();
+        }
+        assert_eq!(rig.hub.busy(), [here.number()]);
+    });
+    on_one_thread(async {
+        let rig = rig(1 << 20, u64::MAX - 1);
+        let (mut here, _there) = rig.stream().await;
+        here.opened().await.unwrap();
+        let window = vec![1; schemas::frames::link::WINDOW_BYTES as usize];
+        write(&mut here, &window).await.unwrap();
+        assert!(rig.hub.busy().is_empty());
+        let one_more = timeout(Duration::from_millis(50), write(&mut here, &[1])).await;
+        assert!(one_more.is_err(), "nobody reads");
+        assert_eq!(rig.hub.busy(), [here.number()], "it waits for credit");
     });
 }
 

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::{
     handshake::{Identity, initiate, respond},
+    stream::{HEADER_BYTES, TAG_BYTES},
     *,
 };
 use crate::side::Carrier;
