@@ -83,6 +83,10 @@ pub enum Frame {
     CheckResult(CheckResult),
     /// As [`Frame::OpenPort`], for a tunnel that carries datagrams.
     OpenUdpPort(OpenPort),
+    /// Optional: an agent that does not know commands never takes one, and the hub sees that.
+    CommandOrdered(CommandOrdered),
+    CommandTaken(CommandTaken),
+    CommandEnded(CommandEnded),
     StreamOpen(StreamOpen),
     StreamAccepted(StreamAccepted),
     StreamRefused(StreamRefused),
@@ -205,6 +209,40 @@ pub struct CheckResult {
     pub json: String,
 }
 
+/// Hub to agent: carry this out, once (`POST /v1/agents/:id/command`). Sent again at each session until its end is told.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CommandOrdered {
+    pub command: u128,
+    /// JSON: `{"action": …, "params": …}`.
+    pub order: String,
+}
+/// Agent to hub: it is here, and will be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CommandTaken {
+    pub command: u128,
+}
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum CommandOutcome {
+    /// JSON, by the action.
+    Done(String),
+    Failed(CommandFailure),
+}
+/// Why a command was not carried out, or not as far as the agent can tell.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CommandFailure {
+    /// For programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+/// Agent to hub: how a command ended. Said again for a command that is sent again.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CommandEnded {
+    pub command: u128,
+    pub outcome: CommandOutcome,
+}
+
 /// What a stream is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum StreamKind {
@@ -307,10 +345,39 @@ impl Frame {
             Self::Check(_) => 23,
             Self::CheckResult(_) => 24,
             Self::OpenUdpPort(_) => 25,
+            Self::CommandOrdered(_) => 32,
+            Self::CommandTaken(_) => 33,
+            Self::CommandEnded(_) => 34,
             Self::StreamOpen(_) => 64,
             Self::StreamAccepted(_) => 65,
             Self::StreamRefused(_) => 66,
             Self::StreamAdopt(_) => 67,
+        }
+    }
+
+    /// What a receiver that does not know this kind may do with it.
+    const fn flags(&self) -> u8 {
+        match self {
+            Self::CommandOrdered(_) | Self::CommandTaken(_) | Self::CommandEnded(_) => FLAG_OPTIONAL,
+            Self::Hello(_)
+            | Self::Welcome(_)
+            | Self::Ping(_)
+            | Self::Pong(_)
+            | Self::Goodbye(_)
+            | Self::TunnelAssigned(_)
+            | Self::TunnelWithdrawn(_)
+            | Self::TunnelState(_)
+            | Self::DataWanted(_)
+            | Self::OpenPort(_)
+            | Self::PortOpened(_)
+            | Self::ClosePort(_)
+            | Self::Check(_)
+            | Self::CheckResult(_)
+            | Self::OpenUdpPort(_)
+            | Self::StreamOpen(_)
+            | Self::StreamAccepted(_)
+            | Self::StreamRefused(_)
+            | Self::StreamAdopt(_) => 0,
         }
     }
 
@@ -326,6 +393,7 @@ impl Frame {
             return Err(FrameError::TooLarge(length));
         }
         bytes[0..2].copy_from_slice(&self.kind().to_be_bytes());
+        bytes[2] = self.flags();
         bytes[3..7].copy_from_slice(&u32::try_from(length).expect("under BODY_BYTES_MAX").to_be_bytes());
         Ok(bytes)
     }
@@ -347,6 +415,9 @@ impl Frame {
             Self::Check(body) => write(out, body),
             Self::CheckResult(body) => write(out, body),
             Self::OpenUdpPort(body) => write(out, body),
+            Self::CommandOrdered(body) => write(out, body),
+            Self::CommandTaken(body) => write(out, body),
+            Self::CommandEnded(body) => write(out, body),
             Self::StreamOpen(body) => write(out, body),
             Self::StreamAccepted(body) => write(out, body),
             Self::StreamRefused(body) => write(out, body),
@@ -392,6 +463,9 @@ impl Frame {
             23 => Self::Check(read(kind, body)?),
             24 => Self::CheckResult(read(kind, body)?),
             25 => Self::OpenUdpPort(read(kind, body)?),
+            32 => Self::CommandOrdered(read(kind, body)?),
+            33 => Self::CommandTaken(read(kind, body)?),
+            34 => Self::CommandEnded(read(kind, body)?),
             64 => Self::StreamOpen(read(kind, body)?),
             65 => Self::StreamAccepted(read(kind, body)?),
             66 => Self::StreamRefused(read(kind, body)?),
