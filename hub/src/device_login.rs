@@ -4,7 +4,10 @@
 //! The machine's own code has 256 bits and is kept as a hash. The person's code is short, so guessing it is made
 //! hopeless: only a key may try, and after [`WRONG_CODES_MAX`] wrong ones its whole workspace has to wait.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use domain::{
@@ -22,6 +25,8 @@ pub const EXPIRES_IN_S: u64 = 900;
 pub const INTERVAL_S: u64 = 5;
 /// How many machines may wait at once: some hundred kilobytes; with more the chance of a lucky guess would grow.
 pub const WAITING_MAX: usize = 1_000;
+/// How many of them may come from one address (of IPv6: one network of 64 bits), so that one does not take all places.
+pub const WAITING_PER_ADDRESS_MAX: usize = 20;
 /// How many wrong codes a workspace may try in [`LOCK_MS`] before its keys approve nothing for the rest of it.
 pub const WRONG_CODES_MAX: u32 = 10;
 /// For how long wrong codes count, and at most how long a lock-out lasts (milliseconds).
@@ -43,6 +48,15 @@ pub struct Device {
 pub struct Approver {
     pub workspace: WorkspaceId,
     pub key: KeyId,
+}
+
+/// Why a login does not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// Too many machines wait.
+    All,
+    /// Too many of them come from this address.
+    Address,
 }
 
 /// A login that begins.
@@ -113,6 +127,7 @@ struct Login {
     state: State,
     interval_s: u64,
     asked_at: Option<Timestamp>,
+    from: Option<IpAddr>,
 }
 
 /// Wrong codes of a workspace.
@@ -134,14 +149,20 @@ struct Inner {
 pub struct DeviceLogins(Mutex<Inner>);
 
 impl DeviceLogins {
-    /// Begins a login; `None`: too many machines wait.
-    pub fn begin(&self, device: Device, now: Timestamp) -> Option<Begun> {
+    /// Begins a login of a machine at an address.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn begin(&self, device: Device, from: Option<IpAddr>, now: Timestamp) -> Result<Begun, Full> {
         let mut inner = self.0.lock();
+        inner.forget_ended(now);
         if inner.by_device.len() >= WAITING_MAX {
-            inner.forget_ended(now);
+            return Err(Full::All);
         }
-        if inner.by_device.len() >= WAITING_MAX {
-            return None;
+        let from = from.map(network);
+        let of_address = inner.by_device.values().filter(|login| from.is_some() && login.from == from);
+        if of_address.count() >= WAITING_PER_ADDRESS_MAX {
+            return Err(Full::Address);
         }
         let user_code = loop {
             let code = user_code();
@@ -159,10 +180,11 @@ impl DeviceLogins {
             state: State::Waiting,
             interval_s: INTERVAL_S,
             asked_at: None,
+            from,
         };
         inner.by_device.insert(digest, login);
         inner.by_user_code.insert(user_code.clone(), digest);
-        Some(Begun { device_code, user_code: shown(&user_code) })
+        Ok(Begun { device_code, user_code: shown(&user_code) })
     }
 
     /// A machine asks.
@@ -268,6 +290,14 @@ impl Inner {
             return None;
         }
         (wrong.count >= WRONG_CODES_MAX).then_some(left)
+    }
+}
+
+/// What counts as one address.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(four) => four.into(),
+        IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 

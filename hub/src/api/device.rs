@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     actors::Who,
-    device_login::{Approver, Begun, Decision, Device, EXPIRES_IN_S, INTERVAL_S, Told, Undecided},
+    device_login::{Approver, Begun, Decision, Device, EXPIRES_IN_S, Full, INTERVAL_S, Told, Undecided},
     edge::escape_html,
     secrets::{SecretKind, Seed},
 };
@@ -50,13 +50,17 @@ pub async fn start(
         label: name("label", &body.value.label)?,
         agent_name: name("agentName", &body.value.agent_name)?,
     };
-    let begun = ports.devices.begin(device, ports.clock.now());
-    let Some(Begun { device_code, user_code }) = begun else {
-        return Err(ApiError::unavailable(
-            "too_many_devices",
-            "Too many machines wait for approval; try again in some minutes, or use an API key.",
-        ));
-    };
+    let begun = ports.devices.begin(device, ports.peer_of(&request), ports.clock.now());
+    let Begun { device_code, user_code } = begun.map_err(|full| {
+        let words = "Too many machines wait for approval; try again in some minutes, or use an API key.";
+        match full {
+            Full::All => ApiError::unavailable("too_many_devices", words),
+            Full::Address => {
+                let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_devices", words);
+                ApiError { retry_after: Some(EXPIRES_IN_S), ..error }
+            }
+        }
+    })?;
     Ok(HttpResponse::Ok().json(DeviceCode {
         device_code,
         user_code,

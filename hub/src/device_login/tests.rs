@@ -12,7 +12,7 @@ fn by(workspace: u128) -> Approver {
     }
 }
 fn begun(logins: &DeviceLogins) -> Begun {
-    logins.begin(Device::default(), at(0)).unwrap()
+    logins.begin(Device::default(), None, at(0)).unwrap()
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_workspace_that_guesses_is_locked_out_for_a_while_and_no_other_is() {
         logins.decide(&login.user_code, Decision::Approve(by(2)), at(20)).is_ok(),
         "somebody else meanwhile"
     );
-    let another = logins.begin(Device::default(), at(900)).unwrap();
+    let another = logins.begin(Device::default(), None, at(900)).unwrap();
     assert!(logins.decide(&another.user_code, Decision::Approve(by(1)), at(10 + 900)).is_ok(), "it passes");
 }
 
@@ -100,10 +100,10 @@ fn a_workspace_that_guesses_is_locked_out_for_a_while_and_no_other_is() {
 fn machines_that_wait_are_bounded_and_those_whose_time_is_over_make_room() {
     let logins = DeviceLogins::default();
     for _ in 0..WAITING_MAX {
-        logins.begin(Device::default(), at(0)).unwrap();
+        logins.begin(Device::default(), None, at(0)).unwrap();
     }
-    assert_eq!(logins.begin(Device::default(), at(1)), None);
-    assert!(logins.begin(Device::default(), at(900)).is_some());
+    assert_eq!(logins.begin(Device::default(), None, at(1)), Err(Full::All));
+    assert!(logins.begin(Device::default(), None, at(900)).is_ok());
     assert_eq!(logins.waiting(), 1);
 }
 
@@ -121,4 +121,17 @@ fn a_user_code_has_two_groups_of_four_letters_that_are_hard_to_confuse() {
     for wrong in ["", "BCDF", "BCDF-GHJKL", "BCDF-GHJÄ"] {
         assert_eq!(normal(wrong).filter(|code| code.is_ascii()), None, "{wrong}");
     }
+}
+
+#[test]
+fn one_address_does_not_take_all_places() {
+    let logins = DeviceLogins::default();
+    let begin =
+        |address: &str, seconds| logins.begin(Device::default(), Some(address.parse().unwrap()), at(seconds));
+    for host in 0..WAITING_PER_ADDRESS_MAX {
+        begin(&format!("2001:db8::{host:x}"), 0).unwrap();
+    }
+    assert_eq!(begin("2001:db8::ffff", 1), Err(Full::Address), "one network of 64 bits");
+    assert!(begin("2001:db8:0:1::1", 1).is_ok() && begin("192.0.2.1", 1).is_ok());
+    assert!(begin("2001:db8::ffff", 900).is_ok());
 }
