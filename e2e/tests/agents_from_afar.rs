@@ -130,7 +130,7 @@ fn a_token_that_ends_soon_is_exchanged_by_the_running_agent_and_saved() {
         let now = saved(&machine, "token");
         if now == former { Err("the former one") } else { Ok(now) }
     });
-    assert!(saved(&machine, "expires_at") > soon.trim().to_owned(), "it is good for long");
+    assert!(saved(&machine, "expires_at").as_str() > soon.trim(), "it is good for long");
     assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
     let whoami = hub.api().with_key(&token).get("/v1/whoami").expect(200);
     assert_eq!(whoami["agentId"], agent.as_str());

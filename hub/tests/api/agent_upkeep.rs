@@ -261,13 +261,13 @@ async fn agents_are_found_by_what_they_offer() {
     let mut both = [one.clone(), two.clone()];
     both.sort();
     assert_eq!(ids(&found(ADMIN, "gpu").await), both);
-    assert_eq!(ids(&found(&token, "deploy").await), [one.clone()], "agents look for each other");
+    assert_eq!(ids(&found(&token, "deploy").await), [one.as_str()], "agents look for each other");
     let first = found(ADMIN, "gpu?limit=1").await;
     assert!(first.link.is_some() && ids(&first) == both[..1]);
     assert_eq!(ids(&found(ADMIN, "gpu?online=true").await), [""; 0]);
     assert_eq!(ids(&found(ADMIN, "nothing").await), [""; 0]);
     assert_eq!(offer(&token, &one, json!([])).await.body["capabilities"], json!([]), "replaced as a whole");
-    assert_eq!(ids(&found(ADMIN, "gpu").await), [two.clone()]);
+    assert_eq!(ids(&found(ADMIN, "gpu").await), [two.as_str()]);
     assert_eq!(offer(&token, &two, json!([])).await.code(), "agent_not_yours");
     for wrong in [json!([{ "name": "" }]), json!([{ "name": "a" }, { "name": "a" }])] {
         let refused = offer(ADMIN, &one, wrong).await;
