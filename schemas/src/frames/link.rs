@@ -3,7 +3,7 @@
 //!
 //! A stream is opened by either side under a number of its own (the hub's are even, the agent's odd) that no running
 //! stream has. The opener may send data at once. Each direction ends with `End`, or moves to a data connection of its own with
-//! `Moved` as its last frame here; `Reset` ends both at once. A side that hears nothing for [`SILENCE_MS_MAX`] takes the link
+//! `Moved` as its last frame here; `Reset` ends both at once. A side that hears nothing for [`super::SILENCE_MS_MAX`] takes the link
 //! for broken.
 
 /// Stream, kind, flags and length.
