@@ -79,6 +79,8 @@ struct Call<'a> {
     query: Vec<(&'a str, String)>,
     raw_query: Option<String>,
     body: Option<Value>,
+    /// Where a later process must be able to repeat it; else one of its own.
+    idempotency_key: Option<String>,
     with_key: bool,
     timeout: Duration,
 }
@@ -91,6 +93,7 @@ impl<'a> Call<'a> {
             query: Vec::new(),
             raw_query: None,
             body: None,
+            idempotency_key: None,
             with_key: true,
             timeout: ANSWER_TIMEOUT,
         }
@@ -123,6 +126,11 @@ impl Api {
             .build()
             .map_err(|error| Failure::new("client", "no HTTP client can be made").because(&error))?;
         Ok(Self { client, hub, key, believing })
+    }
+    /// The same client with another key.
+    #[must_use]
+    pub fn with_key(&self, key: Secret) -> Self {
+        Self { key: Some(key), ..self.clone() }
     }
     /// Whom connections to the hub believe.
     pub fn believing(&self) -> &ClientConfig {
@@ -158,6 +166,25 @@ impl Api {
         body: &rest::RegisterAgent,
     ) -> Result<rest::AgentCredentials, ApiError> {
         self.one(Call::post(&["v1", "agents", "register"], body)).await
+    }
+    /// Exchanges an agent's token, which is the credential.
+    pub async fn rotate_token(
+        &self,
+        body: &rest::RotateToken,
+        idempotency_key: &str,
+    ) -> Result<rest::AgentCredentials, ApiError> {
+        let path = ["v1", "agents", "rotate-token"];
+        let idempotency_key = Some(idempotency_key.to_owned());
+        self.one(Call { with_key: false, idempotency_key, ..Call::post(&path, body) }).await
+    }
+    /// Begins a login of a machine without a key.
+    pub async fn device_code(&self, body: &rest::StartDeviceLogin) -> Result<rest::DeviceCode, ApiError> {
+        self.one(Call { with_key: false, ..Call::post(&["v1", "device", "code"], body) }).await
+    }
+    /// Asks for the key of such a login.
+    pub async fn device_token(&self, device_code: &str) -> Result<rest::DeviceToken, ApiError> {
+        let query = vec![("device_code", device_code.to_owned())];
+        self.one(Call { with_key: false, query, ..Call::get(&["v1", "device", "token"]) }).await
     }
     pub async fn agent(&self, id: &str) -> Result<rest::Agent, ApiError> {
         self.one(Call::get(&["v1", "agents", id])).await
@@ -272,7 +299,7 @@ impl Api {
     }
 
     async fn exchange(&self, call: &Call<'_>) -> Result<(StatusCode, HeaderMap, Vec<u8>), ApiError> {
-        let idempotency_key = Uuid::new_v4().to_string();
+        let idempotency_key = call.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let attempt = || self.attempt(call, &idempotency_key);
         retried_once(attempt).await
     }

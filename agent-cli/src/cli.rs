@@ -16,6 +16,7 @@ use crate::output::{Format, Talk, Wish};
     after_help = "\
 Examples:
   connect up --api-key pc_…                        log in and stay connected
+  connect up                                       the same without a key: somebody approves a code
   connect expose localhost:5432 --name prod-db     let teammates reach a database
   connect reach prod-db                            reach it as localhost:5432
   connect expose localhost:3000 --link             a public link for a day

@@ -18,6 +18,7 @@ pub mod agent;
 mod attached;
 pub(crate) mod known;
 mod news;
+mod rotation;
 mod seat;
 pub mod session;
 mod wire;
@@ -37,6 +38,8 @@ pub const ATTACHED_MAX: usize = 256;
 const WANTS_WAITING_MAX: usize = 64;
 /// How long leaving may take before the process ends regardless.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long attached processes have to end when somebody had the agent stop.
+const GUESTS_PATIENCE: Duration = Duration::from_secs(2);
 /// The base of the wait before a process takes over or tries again.
 const TAKEOVER_MS: u64 = 50;
 
@@ -210,6 +213,11 @@ impl<L: Launch> Member<L> {
             if left == Left::Stopped {
                 return;
             }
+            if self.view.borrow().session == SessionState::Stopped {
+                // The command was meant for every process of the agent.
+                stop.cancelled().await;
+                return;
+            }
             self.view.send_modify(|view| {
                 view.role = Role::Seeking;
                 if view.session.is_connected() {
@@ -262,7 +270,7 @@ impl<L: Launch> Member<L> {
                 changed = states.changed(), if !is_over => {
                     if changed.is_err() {
                         // A session that was refused has ended for good, any other end is a fault to begin again from.
-                        if !matches!(*states.borrow(), SessionState::Refused { .. }) {
+                        if !is_final(&states.borrow()) {
                             break Left::Again;
                         }
                         is_over = true;
@@ -287,6 +295,11 @@ impl<L: Launch> Member<L> {
                 Some(_) = guests.join_next() => {}
             }
         };
+        // Those who are attached end as well; whoever took over would bring the agent back.
+        if self.view.borrow().session == SessionState::Stopped {
+            let all_gone = async { while guests.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(GUESTS_PATIENCE, all_gone).await;
+        }
         // The local ports first: whoever takes over wants the same numbers.
         guests.shutdown().await;
         drop(grants);
@@ -313,6 +326,14 @@ impl<L: Launch> Member<L> {
             view.session = state;
             is_new
         });
+    }
+}
+
+/// Whether a session that ended so is not begun again by itself.
+fn is_final(state: &SessionState) -> bool {
+    match state {
+        SessionState::Refused { .. } | SessionState::Stopped => true,
+        SessionState::Connecting { .. } | SessionState::Connected { .. } => false,
     }
 }
 

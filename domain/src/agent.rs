@@ -11,6 +11,10 @@ use crate::{
     time::Timestamp,
 };
 
+mod capabilities;
+
+pub use capabilities::{CAPABILITIES_MAX, Capability, InvalidCapability, METADATA_BYTES_MAX};
+
 /// How long an old token stays good after a rotation, so that a restart in between loses nothing (milliseconds).
 pub const TOKEN_GRACE_MS: i64 = 5 * 60_000;
 /// A registered agent's token lives 30 days (milliseconds).
@@ -135,6 +139,14 @@ pub struct AgentDeleted {
     pub agent_id: AgentId,
 }
 
+/// What the agent offers from now on, instead of what it offered before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentCapabilitiesSet {
+    pub agent_id: AgentId,
+    pub capabilities: Vec<Capability>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Registered(AgentRegistered),
@@ -142,6 +154,7 @@ pub enum Event {
     Connected(AgentConnected),
     Disconnected(AgentDisconnected),
     Deleted(AgentDeleted),
+    CapabilitiesSet(AgentCapabilitiesSet),
 }
 
 impl Event {
@@ -152,6 +165,7 @@ impl Event {
             Self::Connected(_) => ("agent.connected", 1),
             Self::Disconnected(_) => ("agent.disconnected", 1),
             Self::Deleted(_) => ("agent.deleted", 1),
+            Self::CapabilitiesSet(_) => ("agent.capabilities_set", 1),
         }
     }
     pub(crate) fn data(&self) -> String {
@@ -161,6 +175,7 @@ impl Event {
             Self::Connected(payload) => json(payload),
             Self::Disconnected(payload) => json(payload),
             Self::Deleted(payload) => json(payload),
+            Self::CapabilitiesSet(payload) => json(payload),
         }
     }
     pub(crate) fn read(event_type: &str, version: u16, data: &str) -> Read<Self> {
@@ -170,9 +185,19 @@ impl Event {
             ("agent.connected", 1) => parse(data, Self::Connected),
             ("agent.disconnected", 1) => parse(data, Self::Disconnected),
             ("agent.deleted", 1) => parse(data, Self::Deleted),
+            ("agent.capabilities_set", 1) => parse(data, Self::CapabilitiesSet),
             _ => Ok(None),
         }
     }
+}
+
+/// Whose agents somebody who registers one again may take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// Every agent of the workspace: who may change agents may also give one a new machine.
+    Any,
+    /// Only those whose current token the same key asked for: a key that merely runs agents hijacks none.
+    OwnKey,
 }
 
 /// What can be asked of an agent.
@@ -182,8 +207,9 @@ pub enum Command {
     Register {
         agent: AgentRegistered,
         now: Timestamp,
+        takeover: Takeover,
     },
-    /// A new token for the holder of a current one.
+    /// A new token for the holder of a current one; it stays under the same key, and a provisioned agent lives no longer.
     RotateToken {
         current_hash: String,
         token: Token,
@@ -197,6 +223,9 @@ pub enum Command {
         reason: DisconnectReason,
     },
     Delete,
+    SetCapabilities {
+        capabilities: Vec<Capability>,
+    },
 }
 
 /// What can stand in the way.
@@ -210,6 +239,8 @@ pub enum Rejection {
     TokenUnknown,
     #[error("a newer session of this agent exists")]
     SessionSuperseded,
+    #[error("the agent was registered with another key")]
+    AgentOfAnotherKey,
 }
 
 /// A session as the log knows it.
@@ -233,6 +264,8 @@ pub struct Agent {
     /// The highest epoch given so far.
     pub epoch: u64,
     pub deleted: bool,
+    /// What it offers, sorted by name.
+    pub capabilities: Vec<Capability>,
 }
 
 impl Aggregate for Agent {
@@ -255,12 +288,13 @@ impl Aggregate for Agent {
                     Command::RotateToken { .. }
                     | Command::Connect { .. }
                     | Command::Disconnect { .. }
+                    | Command::SetCapabilities { .. }
                     | Command::Delete => Err(Rejection::AgentUnknown),
                 };
             }
         };
         match command {
-            Command::Register { agent, now } => self.register_again(known, agent, *now),
+            Command::Register { agent, now, takeover } => self.register_again(known, agent, *now, *takeover),
             Command::RotateToken { current_hash, token, now } => self.rotate(current_hash, token, *now),
             Command::Connect { session } => self.connect(session),
             Command::Disconnect { session_id, reason } => match &self.session {
@@ -271,6 +305,13 @@ impl Aggregate for Agent {
                 let mut events = self.end_session(DisconnectReason::Deleted);
                 events.push(Event::Deleted(AgentDeleted { agent_id: known.agent_id }));
                 Ok(events)
+            }
+            Command::SetCapabilities { capabilities } if *capabilities == self.capabilities => Ok(vec![]),
+            Command::SetCapabilities { capabilities } => {
+                Ok(vec![Event::CapabilitiesSet(AgentCapabilitiesSet {
+                    agent_id: known.agent_id,
+                    capabilities: capabilities.clone(),
+                })])
             }
         }
     }
@@ -311,7 +352,9 @@ impl Aggregate for Agent {
                 self.deleted = true;
                 self.tokens.clear();
                 self.session = None;
+                self.capabilities.clear();
             }
+            Event::CapabilitiesSet(set) => self.capabilities = set.capabilities.clone(),
         }
     }
 
@@ -333,6 +376,7 @@ impl Agent {
         known: &AgentRegistered,
         asked: &AgentRegistered,
         now: Timestamp,
+        takeover: Takeover,
     ) -> Result<Vec<Event>, Rejection> {
         // Another workspace's agent is, from here, an agent that does not exist.
         if known.workspace_id != asked.workspace_id {
@@ -340,6 +384,10 @@ impl Agent {
         }
         if self.tokens.last() == Some(&asked.token) {
             return Ok(vec![]);
+        }
+        let is_own = self.tokens.last().is_some_and(|token| token.key_id == asked.token.key_id);
+        if takeover == Takeover::OwnKey && !is_own {
+            return Err(Rejection::AgentOfAnotherKey);
         }
         Ok(vec![Event::TokenIssued(AgentTokenIssued {
             token: asked.token.clone(),
@@ -350,18 +398,19 @@ impl Agent {
     }
 
     fn rotate(&self, current_hash: &str, token: &Token, now: Timestamp) -> Result<Vec<Event>, Rejection> {
-        if self.tokens.last() == Some(token) {
+        let Some(newest) = self.tokens.last() else { return Err(Rejection::TokenUnknown) };
+        if newest.token_hash == token.token_hash {
             return Ok(vec![]);
         }
         // The comparison is of hashes of 256-bit secrets: its timing tells nothing about a secret.
-        let current = self.tokens.last().is_some_and(|t| t.token_hash == current_hash && t.expires_at > now);
-        if !current {
+        if newest.token_hash != current_hash || newest.expires_at <= now {
             return Err(Rejection::TokenUnknown);
         }
-        let previous_until = now.plus_ms(TOKEN_GRACE_MS);
+        let is_ephemeral = self.registered.as_ref().is_some_and(|registered| registered.ephemeral);
+        let expires_at = if is_ephemeral { newest.expires_at } else { token.expires_at };
         Ok(vec![Event::TokenIssued(AgentTokenIssued {
-            token: token.clone(),
-            previous_until,
+            token: Token { expires_at, key_id: newest.key_id, ..token.clone() },
+            previous_until: now.plus_ms(TOKEN_GRACE_MS),
             label: None,
             name: None,
         })])

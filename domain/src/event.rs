@@ -6,7 +6,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{access, agent, claim, node, share, tunnel, workspace};
+use crate::{access, agent, agent_command, claim, message, node, share, tunnel, workspace};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,8 @@ pub enum Event {
     Claim(claim::Event),
     Node(node::Event),
     Access(access::Event),
+    AgentCommand(agent_command::Event),
+    Message(message::Event),
 }
 
 /// An event as the log stores it, without its place.
@@ -49,6 +51,8 @@ impl Event {
             Self::Claim(event) => event.type_and_version(),
             Self::Node(event) => event.type_and_version(),
             Self::Access(event) => event.type_and_version(),
+            Self::AgentCommand(event) => event.type_and_version(),
+            Self::Message(event) => event.type_and_version(),
         }
     }
 
@@ -63,6 +67,8 @@ impl Event {
             Self::Claim(event) => event.data(),
             Self::Node(event) => event.data(),
             Self::Access(event) => event.data(),
+            Self::AgentCommand(event) => event.data(),
+            Self::Message(event) => event.data(),
         };
         Encoded { event_type, version, data }
     }
@@ -130,6 +136,10 @@ fn read(event_type: &str, version: u16, data: &str) -> Result<Event, DecodeError
         "share" => share::Event::read(event_type, version, data).map(|e| e.map(Event::Share)),
         "claim" => claim::Event::read(event_type, version, data).map(|e| e.map(Event::Claim)),
         "node" => node::Event::read(event_type, version, data).map(|e| e.map(Event::Node)),
+        "command" => {
+            agent_command::Event::read(event_type, version, data).map(|e| e.map(Event::AgentCommand))
+        }
+        "message" => message::Event::read(event_type, version, data).map(|e| e.map(Event::Message)),
         _ => Ok(None),
     };
     read.map_err(|error| shape_error(event_type, version, &error))?

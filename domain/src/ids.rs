@@ -126,6 +126,10 @@ pub mod kind {
     pub enum Request {}
     #[derive(Debug)]
     pub enum Session {}
+    #[derive(Debug)]
+    pub enum Command {}
+    #[derive(Debug)]
+    pub enum Message {}
 
     impl IdKind for Workspace {
         const PREFIX: &'static str = "ws_";
@@ -159,6 +163,14 @@ pub mod kind {
         const PREFIX: &'static str = "ses_";
         const NAME: &'static str = "session";
     }
+    impl IdKind for Command {
+        const PREFIX: &'static str = "cmd_";
+        const NAME: &'static str = "command";
+    }
+    impl IdKind for Message {
+        const PREFIX: &'static str = "msg_";
+        const NAME: &'static str = "message";
+    }
 }
 
 /// A tenant: nothing ever crosses its border.
@@ -177,6 +189,10 @@ pub type EventId = Id<kind::Event>;
 pub type RequestId = Id<kind::Request>;
 /// One live connection of an agent to the hub.
 pub type SessionId = Id<kind::Session>;
+/// Something that an agent is asked to do.
+pub type CommandId = Id<kind::Command>;
+/// A message from one agent to another.
+pub type MessageId = Id<kind::Message>;
 
 #[cfg(test)]
 mod tests;

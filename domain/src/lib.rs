@@ -11,8 +11,10 @@ pub mod event;
 pub mod recorded;
 
 pub mod agent;
+pub mod agent_command;
 pub mod aggregate;
 pub mod claim;
+pub mod message;
 pub mod node;
 pub mod share;
 pub mod tunnel;

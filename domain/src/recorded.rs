@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{DecodeError, Event},
-    ids::{AgentId, EventId, KeyId, RequestId, ShareId, TunnelId, WorkspaceId},
+    ids::{AgentId, CommandId, EventId, KeyId, MessageId, RequestId, ShareId, TunnelId, WorkspaceId},
     time::Timestamp,
 };
 
@@ -78,6 +78,12 @@ impl StreamName {
     }
     pub fn share(id: ShareId) -> Self {
         Self::of("share", id)
+    }
+    pub fn command(id: CommandId) -> Self {
+        Self::of("command", id)
+    }
+    pub fn message(id: MessageId) -> Self {
+        Self::of("message", id)
     }
     /// A claim's stream: `digest` is the hex SHA-256 of the claimed key, so that any text can be claimed.
     pub fn claim(kind: crate::claim::ClaimKind, digest: &str) -> Self {

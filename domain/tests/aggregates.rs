@@ -7,11 +7,13 @@
 use std::fmt::Debug;
 
 use domain::{
-    agent::{self, Agent},
+    agent::{self, Agent, Capability, Takeover},
+    agent_command::{self, AgentCommand, Order, Outcome},
     aggregate::Aggregate,
     claim::{self, Claim, ClaimKind},
     event::Event,
     ids::Id,
+    message::{self, Message},
     names::Name,
     node::{self, Node},
     policy::{methods::Method, paths::PathRule},
@@ -110,10 +112,15 @@ fn session([_, a, b, _]: Draw) -> agent::AgentConnected {
 }
 fn agent_command(draw: Draw) -> agent::Command {
     let [kind, a, b, c] = draw;
-    match kind % 6 {
-        0 | 1 => agent::Command::Register { agent: registered(draw), now: at(a) },
+    match kind % 7 {
+        0 | 1 => agent::Command::Register {
+            agent: registered(draw),
+            now: at(a),
+            takeover: if flag(a / 4) { Takeover::Any } else { Takeover::OwnKey },
+        },
         2 => agent::Command::RotateToken { current_hash: hash(a), token: token(b), now: at(c) },
         3 | 4 => agent::Command::Connect { session: session(draw) },
+        5 => agent::Command::SetCapabilities { capabilities: vec![capability(a)] },
         _ if a < 32 => agent::Command::Delete,
         _ => agent::Command::Disconnect {
             session_id: session(draw).session_id,
@@ -121,9 +128,16 @@ fn agent_command(draw: Draw) -> agent::Command {
         },
     }
 }
+fn capability(n: u8) -> Capability {
+    Capability { name: name(n), metadata: std::collections::BTreeMap::new() }
+}
 fn agent_event(draw: Draw) -> agent::Event {
     let [kind, a, b, c] = draw;
-    match kind % 5 {
+    match kind % 6 {
+        5 => agent::Event::CapabilitiesSet(agent::AgentCapabilitiesSet {
+            agent_id: id(0),
+            capabilities: vec![capability(a)],
+        }),
         0 => agent::Event::Registered(registered(draw)),
         1 => agent::Event::TokenIssued(agent::AgentTokenIssued {
             token: token(a),
@@ -319,6 +333,72 @@ fn node_started(n: u8) -> node::NodeStarted {
     node::NodeStarted { node: "hub-1".to_owned(), boot: uuid(n), version: "0.1.0".to_owned() }
 }
 
+// Commands and messages ------------------------------------------------------------------------------------------
+
+fn queued([_, a, b, _]: Draw) -> agent_command::CommandQueued {
+    agent_command::CommandQueued {
+        command_id: id(0),
+        workspace_id: id(a / 64),
+        agent_id: id(a),
+        order: if flag(b) { Order::Restart } else { Order::Status },
+        expires_at: at(b),
+    }
+}
+fn outcome(n: u8) -> Outcome {
+    if flag(n) {
+        Outcome::Done { result: n.into() }
+    } else {
+        Outcome::Failed { code: "no".to_owned(), message: String::new() }
+    }
+}
+fn order_command(draw: Draw) -> agent_command::Command {
+    let [kind, a, b, c] = draw;
+    match kind % 5 {
+        0 | 1 => agent_command::Command::Queue { command: queued(draw), now: at(c) },
+        2 => agent_command::Command::Deliver { session_id: id(a) },
+        3 => agent_command::Command::Finish { outcome: outcome(b) },
+        _ => agent_command::Command::Expire { now: Timestamp::from_millis(i64::from(c) * 10_000) },
+    }
+}
+fn order_event(draw: Draw) -> agent_command::Event {
+    let [kind, a, b, _] = draw;
+    match kind % 4 {
+        0 => agent_command::Event::Queued(queued(draw)),
+        1 => agent_command::Event::Delivered(agent_command::CommandDelivered { session_id: id(a) }),
+        2 => agent_command::Event::Finished(agent_command::CommandFinished { outcome: outcome(b) }),
+        _ => agent_command::Event::Expired(agent_command::CommandExpired {}),
+    }
+}
+fn sent([_, a, b, _]: Draw) -> message::MessageSent {
+    message::MessageSent {
+        message_id: id(0),
+        workspace_id: id(a / 64),
+        from: id(a),
+        to: id(b),
+        key_id: None,
+        topic: None,
+        broadcast: flag(a),
+        payload_bytes: 2,
+        expires_at: at(b),
+    }
+}
+fn message_command(draw: Draw) -> message::Command {
+    let [kind, _, _, c] = draw;
+    match kind % 5 {
+        0 | 1 => message::Command::Send { message: sent(draw), now: at(c) },
+        2 => message::Command::MarkRead,
+        3 => message::Command::MakeRoom,
+        _ => message::Command::Expire { now: at(c) },
+    }
+}
+fn message_event(draw: Draw) -> message::Event {
+    match draw[0] % 3 {
+        0 => message::Event::Sent(sent(draw)),
+        1 => message::Event::Read(message::MessageRead {}),
+        _ => message::Event::Expired(message::MessageExpired {}),
+    }
+}
+
 fn mapped<T>(draws: &[Draw], make: fn(Draw) -> T) -> Vec<T> {
     draws.iter().map(|draw| make(*draw)).collect()
 }
@@ -335,6 +415,8 @@ proptest! {
         let _share: Share = live(&mapped(&draws, share_command));
         let _claim: Claim = live(&mapped(&draws, claim_command));
         let _workspace: Workspace = live(&mapped(&draws, workspace_command));
+        let _command: AgentCommand = live(&mapped(&draws, order_command));
+        let _message: Message = live(&mapped(&draws, message_command));
         let _node: Node = live(&mapped(&draws, |[_, a, _, _]| node::Command::Start(node_started(a))));
     }
 
@@ -369,6 +451,8 @@ proptest! {
         let _share: Share = replay(&mapped(&draws, share_event));
         let _claim: Claim = replay(&mapped(&draws, claim_event));
         let _workspace: Workspace = replay(&mapped(&draws, workspace_event));
+        let _command: AgentCommand = replay(&mapped(&draws, order_event));
+        let _message: Message = replay(&mapped(&draws, message_event));
         let _node: Node = replay(&mapped(&draws, |[_, a, _, _]| node::Event::Started(node_started(a))));
     }
 
@@ -382,5 +466,7 @@ proptest! {
         let _share = replay::<Share>(&mapped(&events, share_event)).decide(&share_command(command));
         let _claim = replay::<Claim>(&mapped(&events, claim_event)).decide(&claim_command(command));
         let _workspace = replay::<Workspace>(&mapped(&events, workspace_event)).decide(&workspace_command(command));
+        let _command = replay::<AgentCommand>(&mapped(&events, order_event)).decide(&order_command(command));
+        let _message = replay::<Message>(&mapped(&events, message_event)).decide(&message_command(command));
     }
 }

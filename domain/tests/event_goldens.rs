@@ -9,10 +9,12 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use domain::{
     access::{self, Access, Completion, Denied, EndedBy, Visitor},
-    agent::{self, ClientType, DisconnectReason, Token},
+    agent::{self, Capability, ClientType, DisconnectReason, Token},
+    agent_command::{self, Order, Outcome},
     claim::{self, ClaimKind},
     event::{DecodeError, Event},
     ids::Id,
+    message,
     names::{Description, Name},
     node,
     policy::{methods::Method, paths::PathRule},
@@ -26,7 +28,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// The number of arms of [`place`].
-const TYPES: usize = 24;
+const TYPES: usize = 32;
 
 /// Where an event's type stands among all: a new type does not compile until it has a place here, and has no place
 /// until [`examples`] has one of it.
@@ -56,6 +58,14 @@ fn place(event: &Event) -> usize {
         Event::Claim(claim::Event::Released(_)) => 21,
         Event::Node(node::Event::Started(_)) => 22,
         Event::Access(access::Event::Accessed(_)) => 23,
+        Event::Agent(agent::Event::CapabilitiesSet(_)) => 24,
+        Event::AgentCommand(agent_command::Event::Queued(_)) => 25,
+        Event::AgentCommand(agent_command::Event::Delivered(_)) => 26,
+        Event::AgentCommand(agent_command::Event::Finished(_)) => 27,
+        Event::AgentCommand(agent_command::Event::Expired(_)) => 28,
+        Event::Message(message::Event::Sent(_)) => 29,
+        Event::Message(message::Event::Read(_)) => 30,
+        Event::Message(message::Event::Expired(_)) => 31,
     }
 }
 
@@ -112,6 +122,49 @@ fn examples() -> Vec<Event> {
             reason: DisconnectReason::KeyRevoked,
         }),
         agent::Event::Deleted(agent::AgentDeleted { agent_id: id(1) }),
+        agent::Event::CapabilitiesSet(agent::AgentCapabilitiesSet {
+            agent_id: id(1),
+            capabilities: vec![Capability {
+                name: name("deploy"),
+                metadata: BTreeMap::from([("region".to_owned(), "eu".into())]),
+            }],
+        }),
+    ];
+    let commands = [
+        agent_command::Event::Queued(agent_command::CommandQueued {
+            command_id: id(30),
+            workspace_id: id(7),
+            agent_id: id(1),
+            order: Order::Expose {
+                target: Target { host: "localhost".to_owned(), port: 3000 },
+                name: Some(name("web")),
+                protocol: Protocol::Auto,
+            },
+            expires_at: at(3_600),
+        }),
+        agent_command::Event::Delivered(agent_command::CommandDelivered { session_id: id(11) }),
+        agent_command::Event::Finished(agent_command::CommandFinished {
+            outcome: Outcome::Failed {
+                code: "target_not_allowed".to_owned(),
+                message: "the agent's owner does not allow localhost:3000".to_owned(),
+            },
+        }),
+        agent_command::Event::Expired(agent_command::CommandExpired {}),
+    ];
+    let messages = [
+        message::Event::Sent(message::MessageSent {
+            message_id: id(31),
+            workspace_id: id(7),
+            from: id(1),
+            to: id(8),
+            key_id: Some(id(4)),
+            topic: Some(name("build")),
+            broadcast: true,
+            payload_bytes: 17,
+            expires_at: at(7 * 86_400),
+        }),
+        message::Event::Read(message::MessageRead {}),
+        message::Event::Expired(message::MessageExpired {}),
     ];
     let tunnels = [
         tunnel::Event::Created(tunnel::TunnelCreated {
@@ -203,6 +256,8 @@ fn examples() -> Vec<Event> {
     examples.extend(claims.map(Event::Claim));
     examples.push(Event::Node(node::Event::Started(started)));
     examples.push(Event::Access(access::Event::Accessed(accesses())));
+    examples.extend(commands.map(Event::AgentCommand));
+    examples.extend(messages.map(Event::Message));
     examples
 }
 
@@ -359,6 +414,8 @@ fn only_these_fields_may_be_absent() {
         "agent.token_issued.v1 name",
         "claim.released.v1 quarantinedUntil",
         "key.created.v1 expiresAt",
+        "message.sent.v1 keyId",
+        "message.sent.v1 topic",
         "share.accessed.v1 completions",
         "share.created.v1 allowedMethods",
         "share.created.v1 allowedPaths",
@@ -431,6 +488,16 @@ fn every_word_that_events_use_is_spelled_for_ever() {
         &[K::TunnelName, K::TunnelPort, K::Slug, K::Idempotency],
         "tunnel_name tunnel_port slug idempotency",
     );
+    for (outcome, spelled) in [
+        (Outcome::Done { result: Value::Null }, r#"{"kind":"done","result":null}"#),
+        (
+            Outcome::Failed { code: "a".to_owned(), message: "b".to_owned() },
+            r#"{"kind":"failed","code":"a","message":"b"}"#,
+        ),
+    ] {
+        assert_eq!(serde_json::to_string(&outcome).unwrap(), spelled);
+        assert_eq!(serde_json::from_str::<Outcome>(spelled).unwrap(), outcome);
+    }
     words(&[Scope::Admin, Scope::Write, Scope::Read, Scope::Agent], "admin write read agent");
     use Protocol as P;
     words(&[P::Auto, P::Tcp, P::Udp, P::Http, P::Https], "auto tcp udp http https");

@@ -54,6 +54,7 @@ impl Crowd {
                     udp_idle_ms: UDP_IDLE_MS,
                     identity: Identity::generate(),
                     known: Arc::new(InMemory::default()),
+                    remembers: None,
                 };
                 (agent_id, agent::start(options))
             })
@@ -103,7 +104,7 @@ impl Crowd {
     pub(crate) fn epochs(&self) -> Vec<u64> {
         let epoch = |agent: &AgentHandle| match *agent.status().borrow() {
             AgentStatus::Connected { epoch } => epoch,
-            AgentStatus::Connecting { .. } | AgentStatus::Refused { .. } => 0,
+            AgentStatus::Connecting { .. } | AgentStatus::Refused { .. } | AgentStatus::Stopped => 0,
         };
         self.agents.iter().map(|(_, agent)| epoch(agent)).collect()
     }

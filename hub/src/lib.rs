@@ -15,6 +15,7 @@ pub mod readers;
 
 pub mod actors;
 pub mod creation;
+pub mod device_login;
 
 pub mod edge;
 pub mod gateway;

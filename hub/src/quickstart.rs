@@ -190,7 +190,7 @@ async fn start_agent(
             key_id: None,
         },
     };
-    let command = agent::Command::Register { agent, now };
+    let command = agent::Command::Register { agent, now, takeover: agent::Takeover::Any };
     core.executor.agent(id, who.clone(), command).await.map_err(|error| anyhow!("no agent: {error:?}"))?;
     let handle = agent_cli::agent::start(AgentOptions {
         hub_url: hub.api_url(),
@@ -204,6 +204,7 @@ async fn start_agent(
         udp_idle_ms: agent_cli::agent::UDP_IDLE_MS,
         identity: agent_key(data).context("while reading the agent's key")?,
         known: Arc::new(agent_cli::agent::trust::InMemory::default()),
+        remembers: Some(data.join("agent.commands")),
     });
     Ok((id, handle))
 }

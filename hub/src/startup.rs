@@ -196,9 +196,16 @@ impl Hub {
         let limiter = Arc::new(Limiter::resumed(LIMITER_KEYS_MAX, limits_file.load(), core.clock.now()));
         let draining = Arc::new(AtomicBool::new(false));
         let data_plane = DataPlane::start().context("while starting the data plane's threads")?;
+        let creator = Arc::new(Creator::new(
+            core.executor.clone(),
+            Arc::clone(&core.routes),
+            core.clock.clone(),
+            port_pool(&core, &settings),
+        ));
         let gateway = Gateway::start(gateway::Parts {
             routes: Arc::clone(&core.routes),
             executor: core.executor.clone(),
+            creator: Arc::clone(&creator),
             running: Arc::clone(&running),
             clock: core.clock.clone(),
             node: settings.node.clone(),
@@ -262,12 +269,6 @@ impl Hub {
                 "links begin with a guess: set link_base_url (--link-base-url) to what visitors use"
             );
         }
-        let creator = Arc::new(Creator::new(
-            core.executor.clone(),
-            Arc::clone(&core.routes),
-            core.clock.clone(),
-            port_pool(&core, &settings),
-        ));
         let ports = web::Data::new(Ports {
             former: former_shares(views.catalog()),
             settings: Arc::clone(&settings),
@@ -294,6 +295,9 @@ impl Hub {
             draining,
             last_used: DashMap::new(),
             last_written: DashMap::new(),
+            last_seen: DashMap::new(),
+            desk: api::Desk::default(),
+            devices: api::DeviceLogins::default(),
         });
 
         // Only this start-up sets it.

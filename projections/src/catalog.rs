@@ -12,8 +12,10 @@ use uuid::Uuid;
 use crate::view::{self, Applied, KeptView, Mark, Pool, View, ViewError};
 
 mod apply;
+mod commands;
 mod query;
 
+pub use commands::CommandRow;
 pub use query::{
     AgentRow, FormerShare, KeyRow, Page, PageRequest, ShareFilter, ShareKey, ShareRow, TunnelFilter,
     TunnelRow,
@@ -102,7 +104,7 @@ impl KeptView for Catalog {
         self.mark.skipped
     }
     fn dump(&self, sink: &mut dyn FnMut(&[u8])) -> Result<(), ViewError> {
-        for table in ["agents", "tunnels", "shares", "keys"] {
+        for table in ["agents", "tunnels", "shares", "keys", "commands"] {
             view::dump_query(
                 &self.connection,
                 &format!("SELECT * FROM {table} ORDER BY workspace, id"),

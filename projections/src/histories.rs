@@ -23,6 +23,10 @@ use uuid::Uuid;
 
 use crate::view::Applied;
 
+mod desk;
+
+pub(crate) use desk::{command_id, message_id};
+
 /// 2026-03-02T10:00:00Z.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_772_445_600_000);
 
@@ -176,7 +180,7 @@ impl World {
             token,
         };
         let now = self.now();
-        self.agent(number, &agent::Command::Register { agent, now });
+        self.agent(number, &agent::Command::Register { agent, now, takeover: agent::Takeover::Any });
     }
     pub(crate) fn connect(&mut self, number: u8, boot: u8) -> SessionId {
         self.epoch += 1;
@@ -410,6 +414,7 @@ impl World {
                 let stream = StreamName::parse("invoice-1").unwrap();
                 self.record(stream, system, "invoice.sent", "{}", Personal::None);
             }
+            16..=18 => self.step_at_the_desk(a, b),
             _ => self.random_visit(a % 4, b),
         }
     }
@@ -418,7 +423,7 @@ impl World {
 /// Random histories of up to `steps` commands and visits, over some days.
 pub(crate) fn history(steps: usize) -> impl Strategy<Value = World> {
     let pause_ms = prop_oneof![4 => 0_i64..60_000, 1 => 1_800_000_i64..40_000_000];
-    prop::collection::vec((0_u8..22, any::<u8>(), any::<u8>(), pause_ms), 0..steps).prop_map(|steps| {
+    prop::collection::vec((0_u8..25, any::<u8>(), any::<u8>(), pause_ms), 0..steps).prop_map(|steps| {
         let mut world = World::default();
         for number in 0..2 {
             world.create_workspace(number);

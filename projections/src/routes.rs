@@ -28,10 +28,12 @@ use dashmap::DashMap;
 use domain::{
     access::Denied,
     agent::{self, Agent, Token},
+    agent_command::AgentCommand,
     aggregate::Aggregate,
     claim::{self, Claim},
     event::Event,
-    ids::{AgentId, KeyId, ShareId, TunnelId, WorkspaceId},
+    ids::{AgentId, CommandId, KeyId, MessageId, ShareId, TunnelId, WorkspaceId},
+    message::Message,
     node::Node,
     recorded::{Recorded, StreamName},
     share::{Ended, RevokeReason, Share},
@@ -40,6 +42,9 @@ use domain::{
     workspace::{self, Key, Workspace},
 };
 use parking_lot::Mutex;
+
+mod desk;
+mod forgetting;
 
 /// How many closed tunnels, ended shares and released claims are kept, the newest: some megabytes. Long enough that
 /// the catalog, which follows within milliseconds, knows whatever has left.
@@ -85,6 +90,13 @@ pub struct Routes {
     tunnels_by_name: DashMap<(WorkspaceId, String), TunnelId>,
     tunnels_by_agent: DashMap<AgentId, BTreeSet<TunnelId>>,
     shares_by_tunnel: DashMap<TunnelId, BTreeSet<ShareId>>,
+    commands: DashMap<CommandId, Arc<Entry<AgentCommand>>>,
+    /// Those that wait for their agent, or for what it says.
+    commands_by_agent: DashMap<AgentId, BTreeSet<CommandId>>,
+    messages: DashMap<MessageId, Arc<Entry<Message>>>,
+    /// By the agent that they are for.
+    messages_by_agent: DashMap<AgentId, BTreeSet<MessageId>>,
+    agents_by_capability: DashMap<(WorkspaceId, String), BTreeSet<AgentId>>,
     /// What has ended and is still here, by the position of its end.
     ended: Mutex<BTreeMap<u64, Gone>>,
     /// Every event below this position was taken in, in log order.
@@ -99,6 +111,8 @@ enum Gone {
     Tunnel(TunnelId, u64),
     Share(ShareId, u64),
     Claim(StreamName, u64),
+    Command(CommandId, u64),
+    Message(MessageId, u64),
 }
 
 /// Who brings an event.
@@ -154,54 +168,14 @@ impl Routes {
             Event::Node(event) => {
                 self.fold(&self.nodes, recorded.stream.clone(), brought, event, |_, _| {});
             }
+            Event::AgentCommand(event) => self.apply_command(brought, event),
+            Event::Message(event) => self.apply_message(brought, event),
             Event::Access(_) => {}
         }
     }
 
     fn note_end(&self, recorded: &Recorded, gone: Gone) {
         self.ended.lock().insert(recorded.position, gone);
-    }
-
-    /// Lets go of the oldest ends, as far as the reader has passed them.
-    fn forget(&self) {
-        let kept = self.ended_kept.unwrap_or(ENDED_KEPT_MAX);
-        let unread = self.unread.load(Ordering::SeqCst);
-        loop {
-            let gone = {
-                let mut ended = self.ended.lock();
-                if ended.len() <= kept {
-                    return;
-                }
-                match ended.first_entry() {
-                    Some(first) if *first.key() < unread => first.remove(),
-                    Some(_) | None => return,
-                }
-            };
-            match gone {
-                Gone::Tunnel(id, revision) => {
-                    self.tunnels.remove_if(&id, |_, entry| entry.revision == revision);
-                }
-                Gone::Claim(stream, revision) => {
-                    self.claims.remove_if(&stream, |_, entry| entry.revision == revision);
-                }
-                Gone::Share(id, revision) => self.forget_share(id, revision),
-            }
-        }
-    }
-
-    fn forget_share(&self, id: ShareId, revision: u64) {
-        let Some((_, entry)) = self.shares.remove_if(&id, |_, entry| entry.revision == revision) else {
-            return;
-        };
-        let Some(created) = &entry.state.created else { return };
-        if let Some(digest) = unhex(&created.token_hash) {
-            self.shares_by_token.remove_if(&digest, |_, holder| *holder == id);
-        }
-        self.shares_by_slug.remove_if(&created.slug, |_, holder| *holder == id);
-        if let Some(mut shares) = self.shares_by_tunnel.get_mut(&created.tunnel_id) {
-            shares.remove(&id);
-        }
-        self.shares_by_tunnel.remove_if(&created.tunnel_id, |_, shares| shares.is_empty());
     }
 
     /// How many tunnels, shares and claims are in memory, for metrics and tests.
@@ -273,8 +247,7 @@ impl Routes {
         self.token_holds(&agent.state, &token, now).then_some((id, agent))
     }
 
-    /// Whether an agent's token still opens sessions: not ended, agent not deleted, its key not revoked. A key that
-    /// merely expired does not end the tokens that it once asked for: they have an end of their own.
+    /// Whether an agent's token still opens sessions: not ended, agent not deleted, its key neither revoked nor expired.
     pub fn token_holds(&self, agent: &Agent, token: &Token, now: Timestamp) -> bool {
         let Some(registered) = &agent.registered else { return false };
         if agent.deleted || token.expires_at <= now || !agent.tokens.contains(token) {
@@ -282,7 +255,7 @@ impl Routes {
         }
         let Some(key_id) = token.key_id else { return true };
         self.workspace(registered.workspace_id)
-            .and_then(|workspace| workspace.state.keys.get(&key_id).map(|key| !key.revoked))
+            .and_then(|workspace| workspace.state.keys.get(&key_id).map(|key| usable(key, now)))
             .unwrap_or(false)
     }
 
@@ -364,6 +337,7 @@ impl Routes {
             for digest in after.tokens.iter().filter_map(|token| unhex(&token.token_hash)) {
                 self.agents_by_token.insert(digest, id);
             }
+            self.index_capabilities(id, before, after);
         });
     }
 

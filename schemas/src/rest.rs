@@ -7,6 +7,21 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod agent_commands;
+mod agent_messages;
+mod agent_upkeep;
+mod device;
+
+pub use agent_commands::{AgentCommand, AgentCommands, CommandOutcome, CommandQueued, SendCommand};
+pub use agent_messages::{
+    BroadcastMessage, BroadcastSent, MarkMessagesRead, MessageSent, Messages, MessagesRead, ReceivedMessage,
+    SendMessage,
+};
+pub use agent_upkeep::{
+    AuditEntry, AuditLogs, Capability, Heartbeat, HeartbeatAnswer, RotateToken, SetCapabilities,
+};
+pub use device::{DeviceCode, DeviceDecided, DeviceDecision, DeviceToken, StartDeviceLogin};
+
 /// Distinguishes "absent" from "null" where a PATCH needs it.
 pub type Metadata = BTreeMap<String, Value>;
 
@@ -172,6 +187,9 @@ pub struct Agent {
     pub connected_at: Option<String>,
     pub last_seen_at: Option<String>,
     pub tunnel_count: u64,
+    /// What it offers, by name.
+    #[serde(default)]
+    pub capabilities: Vec<Capability>,
 }
 
 /// Seed 004, field by field.

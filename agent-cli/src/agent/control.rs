@@ -14,9 +14,9 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use ring::hmac;
 use schemas::{
     frames::{
-        BODY_BYTES_MAX, CheckResult, Frame, Goodbye, GoodbyeCode, HANDSHAKE_MS_MAX, HEADER_BYTES,
-        HEARTBEAT_MS, Hello, OpenPort, PROTOCOL, Ping, Pong, PortOpened, SESSION_PATH, SILENCE_MS_MAX,
-        SUBPROTOCOL, Welcome,
+        BODY_BYTES_MAX, CheckResult, CommandEnded, CommandOrdered, CommandTaken, Frame, Goodbye, GoodbyeCode,
+        HANDSHAKE_MS_MAX, HEADER_BYTES, HEARTBEAT_MS, Hello, OpenPort, PROTOCOL, Ping, Pong, PortOpened,
+        SESSION_PATH, SILENCE_MS_MAX, SUBPROTOCOL, Welcome,
         preface::{Purpose, proof_text},
     },
     problem::Problem,
@@ -38,7 +38,12 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 use wire::side::Carrier;
 
-use super::{Agent, AgentStatus, Carries, check, data, hub_connection, ports, streams, tunnels::Tunnels};
+use super::{
+    Agent, AgentStatus, Carries, check,
+    commands::{self, Then},
+    data, hub_connection, ports, streams,
+    tunnels::Tunnels,
+};
 
 /// The waits between tries: twice as long each time, up to this, and a random half of it less. At most 3 s, so that an
 /// agent is back within 5 s of its hub.
@@ -90,6 +95,10 @@ enum End {
     Stopped,
     /// Nothing that trying again could not mend.
     Lost(String),
+    /// A command: connect anew, at once.
+    Restart,
+    /// A command: end.
+    Ordered,
     /// The hub asks to come back no earlier than that.
     Later(Duration),
     /// For good, unless the token has changed since.
@@ -109,6 +118,14 @@ pub(super) async fn run(agent: Agent) {
         }
         let wait = match end {
             End::Stopped => return,
+            End::Ordered => {
+                agent.0.status.send_replace(AgentStatus::Stopped);
+                return;
+            }
+            End::Restart => {
+                failures = 0;
+                continue;
+            }
             // Somebody renewed the token meanwhile: that one may be good.
             End::Refused { .. } if agent.0.options.token.get() != token => Duration::ZERO,
             End::Refused { code, message } => {
@@ -171,6 +188,9 @@ async fn session(agent: &Agent, token: &str, failures: u32) -> (bool, End) {
     agent.0.status.send_replace(AgentStatus::Connected { epoch: welcome.epoch });
     agent.0.tasks.spawn(data::keep_warm(agent.clone(), Arc::clone(&link), welcome.warm_connections));
     agent.0.tasks.spawn(streams::keep(agent.clone(), Arc::clone(&link)));
+    if let Some(ended) = agent.0.commands.restarted(welcome.epoch) {
+        link.send(Frame::CommandEnded(ended)).await;
+    }
     let end = Conversation { agent, link: &link, socket, heard: Instant::now() }.hold(outbox).await;
     link.ended.cancel();
     agent.0.link.send_replace(None);
@@ -342,11 +362,14 @@ impl Conversation<'_> {
                 agent.0.ports.lock().remove(&closed.tunnel);
             }
             Frame::Check(wanted) => self.check(wanted.request, wanted.tunnel, wanted.timeout_ms),
+            Frame::CommandOrdered(ordered) => self.carry_out(&ordered).await?,
             Frame::Hello(_)
             | Frame::Welcome(_)
             | Frame::TunnelState(_)
             | Frame::PortOpened(_)
             | Frame::CheckResult(_)
+            | Frame::CommandTaken(_)
+            | Frame::CommandEnded(_)
             | Frame::StreamOpen(_)
             | Frame::StreamAccepted(_)
             | Frame::StreamRefused(_)
@@ -360,6 +383,24 @@ impl Conversation<'_> {
     async fn open_port(&mut self, wanted: &OpenPort, carries: Carries) -> Result<(), End> {
         let outcome = ports::open_for_hub(self.agent, wanted, carries);
         self.say(&Frame::PortOpened(PortOpened { request: wanted.request, outcome })).await
+    }
+
+    /// Says that a command is here, does it, and says how it ended; a restart says so in its next session.
+    async fn carry_out(&mut self, ordered: &CommandOrdered) -> Result<(), End> {
+        let CommandOrdered { command, order } = ordered;
+        let done = commands::carry_out(self.agent, &self.link.session_id, *command, order);
+        self.say(&Frame::CommandTaken(CommandTaken { command: *command })).await?;
+        if let Some(outcome) = done.outcome {
+            self.say(&Frame::CommandEnded(CommandEnded { command: *command, outcome })).await?;
+        }
+        match done.then {
+            Then::GoOn => Ok(()),
+            Then::Restart => Err(End::Restart),
+            Then::Stop => {
+                self.leave().await;
+                Err(End::Ordered)
+            }
+        }
     }
 
     /// Looks at a target in a task of its own and sends what it found. The hub's wait ends by itself when too many run.

@@ -3,12 +3,13 @@
 //! Reading order: [`control`] (the control connection and its reconnects), [`tunnels`] (what this machine exposes),
 //! [`dialer`] (what may be dialled), [`data`] (data connections), [`streams`] (many streams on one), [`target`] (a
 //! stream's other end, with [`target_tls`] for HTTPS, [`speech`] for what was found by looking, and [`datagrams`] for
-//! UDP), [`ports`] and [`udp_ports`] (what this machine reaches); [`wire`] carries the bytes.
+//! UDP), [`commands`] (what the hub may ask for besides), [`ports`] and [`udp_ports`] (what this machine reaches); [`wire`] carries the bytes.
 //! Invariants: only targets on the allow-list are ever dialled, whatever the hub says; nothing the hub sends makes an
 //! agent hold unbounded memory; a lost hub is sought again until [`AgentHandle::stop`].
 
 mod certificate;
 mod check;
+mod commands;
 mod control;
 mod data;
 mod data_connection;
@@ -27,7 +28,7 @@ pub mod trust;
 mod tunnels;
 mod udp_ports;
 
-use std::{collections::BTreeMap, fmt, io, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use domain::target::Target;
 use parking_lot::{Mutex, RwLock};
@@ -38,6 +39,7 @@ use trust::KnownServices;
 use uuid::Uuid;
 use wire::{cores::Cores, peers::PeerRoom, sealed::handshake::Identity};
 
+use commands::Commands;
 use control::Link;
 use dialer::Allowed;
 use hub_address::HubAddress;
@@ -105,6 +107,8 @@ pub struct AgentOptions {
     pub identity: Identity,
     /// The keys of services that are reached from here.
     pub known: Arc<dyn KnownServices>,
+    /// Where commands are remembered, so that none is carried out twice; `None`: for as long as the process runs.
+    pub remembers: Option<PathBuf>,
 }
 
 /// [`AgentOptions::udp_idle_ms`] where nobody has a reason for another: as long as the hub's own.
@@ -120,6 +124,8 @@ pub enum AgentStatus {
     /// The hub does not want this agent, and trying again would not help. `code`: `unauthorized` (log in again),
     /// `held_elsewhere` (another machine has the identity), `protocol` (update), `hub_url` (no such address).
     Refused { code: String, message: String },
+    /// A command that came over the hub ended it.
+    Stopped,
 }
 
 /// A running agent. Cheap to clone; it runs until [`AgentHandle::stop`], whatever becomes of the handles.
@@ -147,6 +153,7 @@ struct Inner {
     /// What all local UDP ports share.
     peers: PeerRoom,
     sealing: sealing::Sessions,
+    commands: Commands,
     /// The thread that carries streams.
     cores: Cores<streams::Local>,
     stop: CancellationToken,
@@ -188,6 +195,7 @@ pub fn start(options: AgentOptions) -> AgentHandle {
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         peers: PeerRoom::default(),
         sealing: sealing::Sessions::default(),
+        commands: Commands::open(options.remembers.clone()),
         cores: Cores::start("connect", 1).expect("a process that starts may have one more thread"),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),

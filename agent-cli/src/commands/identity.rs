@@ -1,17 +1,14 @@
 //! This machine's identity at the hub: the saved one, or a new one that is then saved.
 
 use jiff::{SignedDuration, Timestamp};
-use schemas::rest::RegisterAgent;
+use schemas::rest::{RegisterAgent, RotateToken};
 use wire::tls::trust::Trust;
 
 use super::Context;
 use crate::{
     api::{Api, ApiError},
     failure::Failure,
-    settings::{
-        Secret,
-        config_file::{Config, ConfigFile, Locked, SavedAgent},
-    },
+    settings::config_file::{Config, ConfigFile, Locked, SavedAgent},
 };
 
 /// A token that ends within this time is exchanged before it is used.
@@ -72,15 +69,33 @@ pub(crate) async fn renew(
     api: &Api,
     config: Option<&ConfigFile>,
     saved: &SavedAgent,
-) -> Result<Secret, ApiError> {
+) -> Result<SavedAgent, ApiError> {
     let fresh = answered(api, &body_for(Some(saved), Wishes::default())).await?;
-    let token = Secret::new(fresh.token.clone());
-    if let Some(config) = config {
-        let hub = api.hub().to_string();
-        // Not saved: the next start renews it again.
-        let _ = config.change(|config| config.hubs.entry(hub).or_default().agent = Some(fresh)).await;
-    }
-    Ok(token)
+    keep(api, config, &fresh).await;
+    Ok(fresh)
+}
+
+/// Exchanges the token of a saved identity by itself, without a key, and saves the new one. Asked again with the same
+/// token, after a crash in between, the hub answers with the same new one.
+pub(crate) async fn rotate(
+    api: &Api,
+    config: Option<&ConfigFile>,
+    saved: &SavedAgent,
+) -> Result<SavedAgent, ApiError> {
+    let body = RotateToken { agent_id: saved.id.clone(), current_token: saved.token.clone() };
+    let digest = ring::digest::digest(&ring::digest::SHA256, saved.token.as_bytes());
+    let repeatable: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    let credentials = api.rotate_token(&body, &format!("rotate-{repeatable}")).await?;
+    let fresh = SavedAgent { token: credentials.token, expires_at: credentials.expires_at, ..saved.clone() };
+    keep(api, config, &fresh).await;
+    Ok(fresh)
+}
+
+// Not saved: the next start renews it again.
+async fn keep(api: &Api, config: Option<&ConfigFile>, fresh: &SavedAgent) {
+    let Some(config) = config else { return };
+    let (hub, fresh) = (api.hub().to_string(), fresh.clone());
+    let _ = config.change(|config| config.hubs.entry(hub).or_default().agent = Some(fresh)).await;
 }
 
 /// Forgets an identity that the hub does not know any more, so that the next start makes a new one.

@@ -14,6 +14,7 @@ use crate::{
     settings::{Environment, Settings},
 };
 
+mod device;
 mod expose;
 pub(crate) mod identity;
 mod link;

@@ -49,6 +49,9 @@ pub(crate) async fn stay(
             say(context, said.as_ref(), &now)?;
             said = Some(now.clone());
         }
+        if now.session == SessionState::Stopped {
+            return Ok(Exit::Success);
+        }
         let look_again = match &mut notices {
             Some(notices) => notices.say(context, &now.known, Instant::now())?,
             None => None,
@@ -116,6 +119,13 @@ fn say(context: &Context<'_>, before: Option<&View>, now: &View) -> Result<(), F
             output.note(|face| {
                 format!("{} Connected to {}", face.ok(), face.remote(context.settings.hub.as_str()))
             });
+            Ok(())
+        }
+        SessionState::Stopped => {
+            if output.is_json() {
+                return output.data(&json!({ "event": "stopped", "by": "command" }), |_| String::new());
+            }
+            output.note(|face| format!("{} Stopped by a command that came over the hub", face.warning()));
             Ok(())
         }
         SessionState::Refused { code, message } => Err(refused(code, message)),

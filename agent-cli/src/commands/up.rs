@@ -1,4 +1,4 @@
-//! `connect up`: logs in, saves who this machine is, and stays connected.
+//! `connect up`: logs in, by a code where there is no key, saves who this machine is, and stays connected.
 
 use serde_json::json;
 
@@ -13,6 +13,8 @@ use crate::{
 };
 
 pub(crate) async fn run(context: &Context<'_>, args: &UpArgs) -> Result<Exit, Failure> {
+    let log_in = context.logged_in(args.label.as_deref(), args.name.as_deref());
+    let context = &context.step(log_in).await?;
     let settings = &context.settings;
     let words = settings.allow_targets.iter().chain(&settings.saved.exposed);
     let allowed: Vec<_> = words.map(|word| targets::parse(word)).collect::<Result<_, _>>()?;

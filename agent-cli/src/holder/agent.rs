@@ -3,12 +3,13 @@
 use std::{io::ErrorKind, sync::Arc};
 
 use domain::target::Target;
+use parking_lot::Mutex;
 use schemas::frames::Servable;
 use tokio::{sync::watch, task::AbortHandle};
 use uuid::Uuid;
 
-use super::known;
 use super::session::{Launch, ReachError, Session, SessionState, TargetState};
+use super::{known, rotation};
 use crate::{
     agent::{
         self, AgentHandle, AgentOptions, AgentStatus, Carries, CertificateCheck, LocalPort, Refusals,
@@ -23,7 +24,8 @@ use crate::{
 pub struct AgentLaunch {
     api: Api,
     config: Option<ConfigFile>,
-    identity: SavedAgent,
+    /// As it is saved by now: its token changes while the process runs.
+    identity: Arc<Mutex<SavedAgent>>,
     key: wire::sealed::handshake::Identity,
     token: TokenCell,
     /// One for the life of the process: the hub lets the same instance take over at once.
@@ -34,7 +36,8 @@ impl AgentLaunch {
     pub(crate) async fn new(api: Api, config: Option<ConfigFile>, identity: &Identity) -> Self {
         let token = TokenCell::new(identity.agent.token.clone());
         let key = known::identity(config.as_ref(), api.hub().as_str()).await;
-        Self { api, config, identity: identity.agent.clone(), key, token, instance: Uuid::new_v4() }
+        let identity = Arc::new(Mutex::new(identity.agent.clone()));
+        Self { api, config, identity, key, token, instance: Uuid::new_v4() }
     }
 }
 
@@ -42,10 +45,11 @@ impl Launch for AgentLaunch {
     type Session = AgentSession;
 
     fn launch(&self) -> AgentSession {
-        AgentSession::new(agent::start(AgentOptions {
+        let agent_id = self.identity.lock().id.clone();
+        let handle = agent::start(AgentOptions {
             hub_url: self.api.hub().to_string(),
             believing: self.api.believing().clone(),
-            agent_id: self.identity.id.clone(),
+            agent_id: agent_id.clone(),
             token: self.token.clone(),
             host_name: host_name().unwrap_or_default(),
             instance: self.instance,
@@ -54,13 +58,26 @@ impl Launch for AgentLaunch {
             udp_idle_ms: agent::UDP_IDLE_MS,
             identity: self.key.clone(),
             known: Arc::new(known::Pinned::new(self.config.clone(), self.api.hub().as_str().to_owned())),
-        }))
+            remembers: self
+                .config
+                .as_ref()
+                .map(|config| config.folder().join(format!("commands-{agent_id}.json"))),
+        });
+        let keeper = rotation::Keeper {
+            api: self.api.clone(),
+            config: self.config.clone(),
+            identity: Arc::clone(&self.identity),
+            token: self.token.clone(),
+        };
+        AgentSession::new(handle, keeper)
     }
 
     async fn renew(&self) -> bool {
-        match renew(&self.api, self.config.as_ref(), &self.identity).await {
-            Ok(token) => {
-                self.token.set(token.reveal());
+        let saved = self.identity.lock().clone();
+        match renew(&self.api, self.config.as_ref(), &saved).await {
+            Ok(fresh) => {
+                self.token.set(fresh.token.clone());
+                *self.identity.lock() = fresh;
                 true
             }
             Err(_) => false,
@@ -73,10 +90,12 @@ pub struct AgentSession {
     handle: AgentHandle,
     states: watch::Receiver<SessionState>,
     follower: AbortHandle,
+    /// Keeps the token good for as long as the session lives.
+    keeper: AbortHandle,
 }
 
 impl AgentSession {
-    fn new(handle: AgentHandle) -> Self {
+    fn new(handle: AgentHandle, keeper: rotation::Keeper) -> Self {
         let mut status = handle.status();
         let (publish, states) = watch::channel(state_of(&status.borrow_and_update()));
         // Ends with the session, at the latest with us.
@@ -86,13 +105,15 @@ impl AgentSession {
                 publish.send_replace(state);
             }
         });
-        Self { handle, states, follower: follower.abort_handle() }
+        let keeper = tokio::spawn(keeper.run());
+        Self { handle, states, follower: follower.abort_handle(), keeper: keeper.abort_handle() }
     }
 }
 
 impl Drop for AgentSession {
     fn drop(&mut self) {
         self.follower.abort();
+        self.keeper.abort();
     }
 }
 
@@ -156,5 +177,6 @@ fn state_of(status: &AgentStatus) -> SessionState {
         AgentStatus::Connecting { attempt, last_error } => SessionState::Connecting { attempt, last_error },
         AgentStatus::Connected { epoch } => SessionState::Connected { epoch },
         AgentStatus::Refused { code, message } => SessionState::Refused { code, message },
+        AgentStatus::Stopped => SessionState::Stopped,
     }
 }

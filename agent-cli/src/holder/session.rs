@@ -26,6 +26,8 @@ pub enum SessionState {
         code: String,
         message: String,
     },
+    /// Somebody had the agent stop, by a command over the hub: every process of it ends.
+    Stopped,
 }
 
 impl SessionState {

@@ -391,6 +391,23 @@ async fn a_refusal_reaches_the_attached_processes_too_and_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn a_stop_from_afar_ends_all_and_nobody_takes_over() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
+    let (holder, guest) = holder_and_guest(folder.path(), &world).await;
+    world.0.lock().publishers[0].send_replace(SessionState::Stopped);
+    guest.view().wait_for(|view| view.session == SessionState::Stopped).await.unwrap();
+    // As `stay` does it in each process, the holder first.
+    let ((), ()) = tokio::join!(holder.leave(), async {
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        guest.leave().await;
+    });
+    let machine = world.0.lock();
+    assert_eq!((machine.launched, machine.stopped), (1, 1));
+}
+
+#[tokio::test]
 async fn a_holder_of_another_version_is_named() {
     let (folder, world) = (tempfile::tempdir().unwrap(), World::default());
     let place = place(folder.path());
@@ -454,6 +471,7 @@ fn the_lines_between_processes_keep_their_form() {
     );
     let tell = |tell: Tell| line(serde_json::to_value(tell).unwrap());
     assert_eq!(tell(Tell::Hello { protocol: 3 }), r#"{"hello":{"protocol":3}}"#);
+    assert_eq!(tell(Tell::State(SessionState::Stopped)), r#"{"state":{"state":"stopped"}}"#);
     assert_eq!(tell(Tell::Answer { id: 1, granted: Ok(80) }), r#"{"answer":{"granted":{"Ok":80},"id":1}}"#);
     assert_eq!(
         tell(Tell::Answer { id: 1, granted: Err(ReachError::Taken) }),

@@ -14,7 +14,7 @@ use super::{
 use crate::agent::{Carries, CertificateCheck};
 
 /// The version of this conversation; another version is another build of `connect`.
-pub(super) const PROTOCOL: u16 = 3;
+pub(super) const PROTOCOL: u16 = 4;
 /// The longest line, in bytes.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
 

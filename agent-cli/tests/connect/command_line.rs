@@ -106,8 +106,7 @@ fn without_a_hub_the_error_says_where_it_looked() {
 fn without_a_key_every_command_says_how_to_get_one() {
     let (machine, hub) = (Machine::new(), hub(|_| problem(500, "never_asked")));
     for arguments in [
-        &["up"][..],
-        &["expose", ":3000"],
+        &["expose", ":3000"][..],
         &["reach", "x"],
         &["link", "x"],
         &["link", "list"],
@@ -119,6 +118,38 @@ fn without_a_key_every_command_says_how_to_get_one() {
         assert!(said.err.contains("hint: connect up --api-key"), "{arguments:?}: {said:?}");
     }
     assert!(hub.requests.try_recv().is_err());
+}
+
+#[test]
+fn up_without_a_key_shows_a_code_and_ends_when_it_is_denied() {
+    let machine = Machine::new();
+    let hub = hub(|request| {
+        if request.starts_with("POST /v1/device/code") {
+            let code = serde_json::json!({
+                "deviceCode": "pcd_secret",
+                "userCode": "BCDF-GHJK",
+                "verificationUrl": "http://hub.example/device",
+                "expiresIn": 900,
+                "interval": 1,
+            });
+            return Some((200, code.to_string()));
+        }
+        problem(400, "access_denied")
+    });
+    let said = machine.run(&["up", "-H", &hub.url]);
+    assert_eq!(said.exit, Some(1), "{said:?}");
+    assert!(said.out.contains("BCDF-GHJK") && said.out.contains("http://hub.example/device"), "{said:?}");
+    assert!(said.err.starts_with("[x] The login was denied"), "{said:?}");
+    assert!(!said.out.contains("pcd_secret") && !said.err.contains("pcd_secret"));
+    assert!(!machine.config().exists(), "nothing is saved");
+}
+
+#[test]
+fn a_hub_that_knows_no_codes_wants_a_key() {
+    let (machine, hub) = (Machine::new(), hub(|_| problem(404, "no_such_url")));
+    let said = machine.run(&["up", "-H", &hub.url]);
+    assert_eq!(said.exit, Some(1), "{said:?}");
+    assert!(said.err.contains("hint: connect up --api-key"), "{said:?}");
 }
 
 #[test]

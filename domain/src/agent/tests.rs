@@ -43,7 +43,20 @@ fn deleted() -> Event {
     Event::Deleted(AgentDeleted { agent_id: id(1) })
 }
 fn register(agent: AgentRegistered) -> Command {
-    Command::Register { agent, now: at(NOW) }
+    Command::Register { agent, now: at(NOW), takeover: Takeover::Any }
+}
+fn register_own(agent: AgentRegistered) -> Command {
+    Command::Register { agent, now: at(NOW), takeover: Takeover::OwnKey }
+}
+fn capability(text: &str) -> Capability {
+    Capability { name: name(text), metadata: std::collections::BTreeMap::new() }
+}
+fn offer(names: &[&str]) -> Command {
+    Command::SetCapabilities { capabilities: names.iter().map(|name| capability(name)).collect() }
+}
+fn offered(names: &[&str]) -> Event {
+    let capabilities = names.iter().map(|name| capability(name)).collect();
+    Event::CapabilitiesSet(AgentCapabilitiesSet { agent_id: id(1), capabilities })
 }
 fn rotate(current: char, token: Token) -> Command {
     Command::RotateToken { current_hash: digest(current), token, now: at(NOW) }
@@ -71,6 +84,7 @@ fn an_unknown_agent_can_only_register() {
         rotate('a', token('b', 9_000)),
         Command::Connect { session: session(1) },
         disconnect(1),
+        offer(&["gpu"]),
         Command::Delete,
     ] {
         unknown().when(command).then_rejected(&Rejection::AgentUnknown);
@@ -211,9 +225,70 @@ fn deleting_an_agent_ends_its_session_and_its_tokens() {
 fn a_deleted_agent_stays_deleted_and_late_news_of_its_session_is_no_error() {
     gone().when(Command::Delete).then_nothing();
     gone().when(disconnect(1)).then_nothing();
-    for command in
-        [register(laptop()), rotate('a', token('b', 9_000)), Command::Connect { session: session(2) }]
-    {
+    for command in [
+        register(laptop()),
+        rotate('a', token('b', 9_000)),
+        Command::Connect { session: session(2) },
+        offer(&["gpu"]),
+    ] {
         gone().when(command).then_rejected(&Rejection::AgentGone);
     }
+}
+
+#[test]
+fn a_key_that_only_runs_agents_takes_over_none_of_another_key() {
+    let by_another = Token { key_id: Some(id(91)), ..token('b', 9_000) };
+    known()
+        .when(register_own(with_token(by_another.clone())))
+        .then_rejected(&Rejection::AgentOfAnotherKey)
+        // Its own agent comes back with it, and a key that may change agents moves any.
+        .when(register_own(with_token(token('c', 9_000))))
+        .then([Event::TokenIssued(issued(token('c', 9_000)))])
+        .when(register(with_token(by_another.clone())))
+        .then([Event::TokenIssued(issued(by_another))])
+        .when(register_own(with_token(token('d', 9_000))))
+        .then_rejected(&Rejection::AgentOfAnotherKey);
+}
+
+#[test]
+fn a_rotated_token_stays_under_the_key_of_the_first() {
+    let asked = Token { key_id: None, ..token('b', 9_000) };
+    known().when(rotate('a', asked)).then([Event::TokenIssued(issued(token('b', 9_000)))]);
+}
+
+#[test]
+fn a_provisioned_agent_does_not_live_longer_by_rotating() {
+    let provisioned = AgentRegistered { ephemeral: true, ..laptop() };
+    given::<Agent>([Event::Registered(provisioned)])
+        .when(rotate('a', token('b', 99_000)))
+        .then([Event::TokenIssued(issued(token('b', 9_000)))])
+        .when(rotate('a', token('b', 99_000)))
+        .then_nothing();
+}
+
+#[test]
+fn capabilities_are_replaced_as_a_whole_and_end_with_the_agent() {
+    let after = known()
+        .when(offer(&["deploy", "gpu"]))
+        .then([offered(&["deploy", "gpu"])])
+        .when(offer(&["deploy", "gpu"]))
+        .then_nothing()
+        .when(offer(&["gpu"]))
+        .then([offered(&["gpu"])]);
+    assert_eq!(after.state().capabilities, [capability("gpu")]);
+    assert_eq!(after.and([deleted()]).state().capabilities, []);
+}
+
+#[test]
+fn a_list_of_capabilities_is_sorted_and_bounded_and_names_each_once() {
+    let list = |names: &[&str]| Capability::list(names.iter().map(|name| capability(name)).collect());
+    assert_eq!(list(&["gpu", "deploy"]), Ok(vec![capability("deploy"), capability("gpu")]));
+    assert_eq!(list(&["gpu", "gpu"]), Err(InvalidCapability::Twice(name("gpu"))));
+    let many: Vec<String> = (0..=CAPABILITIES_MAX).map(|n| format!("c{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(list(&many), Err(InvalidCapability::TooMany));
+    assert!(list(&many[1..]).is_ok());
+    let mut large = capability("large");
+    large.metadata.insert("text".to_owned(), "x".repeat(METADATA_BYTES_MAX).into());
+    assert_eq!(Capability::list(vec![large]), Err(InvalidCapability::MetadataTooLarge(name("large"))));
 }

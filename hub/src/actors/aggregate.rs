@@ -44,6 +44,14 @@ pub struct Deps {
 pub struct Execute<A: Aggregate> {
     pub who: Who,
     pub command: A::Command,
+    /// The sealed personal part of the first event, where there is one.
+    pub personal: Option<Box<[u8]>>,
+}
+
+impl<A: Aggregate> Clone for Execute<A> {
+    fn clone(&self) -> Self {
+        Self { who: self.who.clone(), command: self.command.clone(), personal: self.personal.clone() }
+    }
 }
 
 /// An aggregate at a revision of its stream.
@@ -136,7 +144,7 @@ async fn execute<A: Aggregate>(
             let done = Done { position: current.position, revision: current.revision };
             return (Some(current), Ok(done));
         }
-        let append = to_append::<A>(stream, &message.who, current.revision, &events, deps);
+        let append = to_append(stream, &message, current.revision, &events, deps);
         let ids: Vec<EventId> = append.events.iter().map(|event| event.id).collect();
         let error = match deps.log.append(append).await {
             Ok(appended) => {
@@ -187,21 +195,22 @@ async fn replay<A: Aggregate>(stream: &StreamName, deps: &Deps) -> Result<Loaded
 
 fn to_append<A: Aggregate>(
     stream: &StreamName,
-    who: &Who,
+    Execute { who, personal, .. }: &Execute<A>,
     revision: u64,
     events: &[A::Event],
     deps: &Deps,
 ) -> Append {
     let events = events
         .iter()
-        .map(|event| {
+        .enumerate()
+        .map(|(place, event)| {
             let encoded = A::into_event(event.clone()).encode();
             NewEvent {
                 id: EventId::new(Uuid::now_v7()),
                 event_type: encoded.event_type,
                 version: encoded.version,
                 data: encoded.data,
-                personal: None,
+                personal: personal.clone().filter(|_| place == 0),
                 causation: who.causation,
             }
         })

@@ -6,9 +6,11 @@ use actix::{Actor, Addr, ArbiterHandle, MailboxError};
 use dashmap::DashMap;
 use domain::{
     agent::{self, Agent},
+    agent_command::{self, AgentCommand},
     aggregate::Aggregate,
     claim::{self, Claim},
-    ids::{AgentId, EventId, RequestId, ShareId, TunnelId, WorkspaceId},
+    ids::{AgentId, CommandId, EventId, MessageId, RequestId, ShareId, TunnelId, WorkspaceId},
+    message::{self, Message},
     node::{self, Node},
     recorded::{Actor as Author, SYSTEM_WORKSPACE, StreamName},
     share::{self, Share},
@@ -86,6 +88,8 @@ struct Inner {
     shares: Directory<Share>,
     claims: Directory<Claim>,
     nodes: Directory<Node>,
+    commands: Directory<AgentCommand>,
+    messages: Directory<Message>,
 }
 
 impl fmt::Debug for Executor {
@@ -110,6 +114,8 @@ impl Executor {
             shares: DashMap::new(),
             claims: DashMap::new(),
             nodes: DashMap::new(),
+            commands: DashMap::new(),
+            messages: DashMap::new(),
         }))
     }
 
@@ -163,6 +169,26 @@ impl Executor {
         self.execute(&self.0.nodes, StreamName::node(name), who, command).await
     }
 
+    pub async fn command(
+        &self,
+        id: CommandId,
+        who: Who,
+        command: agent_command::Command,
+    ) -> Result<Done, ExecuteError<agent_command::Rejection>> {
+        self.execute(&self.0.commands, StreamName::command(id), who, command).await
+    }
+    /// `personal` is what the message says, sealed: it goes into the first event.
+    pub async fn message(
+        &self,
+        id: MessageId,
+        who: Who,
+        command: message::Command,
+        personal: Option<Box<[u8]>>,
+    ) -> Result<Done, ExecuteError<message::Rejection>> {
+        let stream = StreamName::message(id);
+        self.execute_with(&self.0.messages, stream, Execute { who, command, personal }).await
+    }
+
     /// How many aggregates are awake.
     pub fn awake(&self) -> usize {
         let inner = &self.0;
@@ -172,6 +198,8 @@ impl Executor {
             + inner.shares.len()
             + inner.claims.len()
             + inner.nodes.len()
+            + inner.commands.len()
+            + inner.messages.len()
     }
 
     /// Forgets the addresses of aggregates that went to sleep: called by the timekeeper now and then.
@@ -183,6 +211,8 @@ impl Executor {
         inner.shares.retain(|_, addr| addr.connected());
         inner.claims.retain(|_, addr| addr.connected());
         inner.nodes.retain(|_, addr| addr.connected());
+        inner.commands.retain(|_, addr| addr.connected());
+        inner.messages.retain(|_, addr| addr.connected());
     }
 
     async fn execute<A>(
@@ -195,11 +225,20 @@ impl Executor {
     where
         A: Aggregate,
     {
+        self.execute_with(directory, stream, Execute { who, command, personal: None }).await
+    }
+
+    async fn execute_with<A: Aggregate>(
+        &self,
+        directory: &Directory<A>,
+        stream: StreamName,
+        message: Execute<A>,
+    ) -> Result<Done, ExecuteError<A::Rejection>> {
         // An actor may fall asleep between the look-up and the question; then a new one is asked. Twice asleep in a
         // row means that the hub is stopping.
         for _ in 0..2 {
             let addr = self.find_or_start(directory, &stream);
-            match addr.send(Execute { who: who.clone(), command: command.clone() }).await {
+            match addr.send(message.clone()).await {
                 Ok(answer) => return answer,
                 Err(MailboxError::Timeout) => return Err(ExecuteError::Busy),
                 Err(MailboxError::Closed) => {}

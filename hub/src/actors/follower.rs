@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use domain::{
     agent::{self, DisconnectReason},
+    agent_command,
     claim::ClaimKind,
     event::Event,
     ids::{AgentId, EventId, ShareId, TunnelId, WorkspaceId},
@@ -169,7 +170,10 @@ impl Follower {
                 running.end(Under::Key(revoked.key_id));
                 gateway.end_by_key(revoked.key_id);
             }
-            Event::Share(_)
+            Event::AgentCommand(agent_command::Event::Queued(queued)) => gateway.order(queued.command_id),
+            Event::AgentCommand(_)
+            | Event::Message(_)
+            | Event::Share(_)
             | Event::Agent(_)
             | Event::Workspace(_)
             | Event::Claim(_)
@@ -240,7 +244,9 @@ impl Follower {
                 let tunnels = self.parts.routes.tunnels_of(deleted.agent_id);
                 tunnels.into_iter().map(|id| Consequence::DeleteTunnel { id }).collect()
             }
-            Event::Share(_)
+            Event::AgentCommand(_)
+            | Event::Message(_)
+            | Event::Share(_)
             | Event::Agent(_)
             | Event::Workspace(_)
             | Event::Claim(_)

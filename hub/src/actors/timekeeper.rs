@@ -7,8 +7,10 @@ use std::{
 };
 
 use domain::{
+    agent_command,
     event::Event,
-    ids::{ShareId, TunnelId},
+    ids::{CommandId, MessageId, ShareId, TunnelId},
+    message,
     recorded::Recorded,
     share,
     time::Timestamp,
@@ -36,6 +38,8 @@ const SLEEPERS_TICKS: u32 = 120;
 enum Due {
     Share(ShareId),
     Tunnel(TunnelId),
+    Command(CommandId),
+    Message(MessageId),
 }
 
 /// What is due and when; nothing that has ended.
@@ -56,8 +60,14 @@ impl Calendar {
             self.by_time.remove(&(at, due));
         }
     }
-    fn next(&self, now: Timestamp) -> Option<Due> {
-        self.by_time.first().filter(|(at, _)| *at <= now).map(|(_, due)| *due)
+    /// Forgets what was seen to, unless it is due at another time by now.
+    fn settle(&mut self, at: Timestamp, due: Due) {
+        if self.times.get(&due) == Some(&at) {
+            self.remove(due);
+        }
+    }
+    fn next(&self, now: Timestamp) -> Option<(Timestamp, Due)> {
+        self.by_time.first().filter(|(at, _)| *at <= now).copied()
     }
 }
 
@@ -82,8 +92,16 @@ impl Timekeeper {
             .all_tunnels()
             .into_iter()
             .filter_map(|(id, entry)| Some((entry.state.open()?.created.expires_at?, Due::Tunnel(id))));
+        let commands = routes
+            .all_commands()
+            .into_iter()
+            .filter_map(|(id, entry)| Some((entry.state.due_at()?, Due::Command(id))));
+        let messages = routes.all_messages().into_iter().filter_map(|(id, entry)| {
+            let sent = entry.state.sent.as_ref().filter(|_| !entry.state.expired)?;
+            Some((sent.expires_at, Due::Message(id)))
+        });
         let mut due = Calendar::default();
-        for (at, what) in shares.chain(tunnels) {
+        for (at, what) in shares.chain(tunnels).chain(commands).chain(messages) {
             due.add(at, what);
         }
         Self { executor, routes, clock, due: Mutex::new(due), _fail_fast: FailFast("timekeeper") }
@@ -113,7 +131,26 @@ impl Timekeeper {
                     self.due.lock().remove(Due::Tunnel(id));
                 }
             }
-            Event::Tunnel(_)
+            Event::AgentCommand(_) => {
+                // How far it is, is already known: whoever decided the event applied it.
+                let id = name.strip_prefix("command-").and_then(|id| id.parse().ok());
+                let Some(id) = id else { return };
+                let mut calendar = self.due.lock();
+                match self.routes.command(id).and_then(|entry| entry.state.due_at()) {
+                    Some(at) => calendar.add(at, Due::Command(id)),
+                    None => calendar.remove(Due::Command(id)),
+                }
+            }
+            Event::Message(message::Event::Sent(sent)) => {
+                self.due.lock().add(sent.expires_at, Due::Message(sent.message_id));
+            }
+            Event::Message(message::Event::Expired(_)) => {
+                if let Some(id) = name.strip_prefix("message-").and_then(|id| id.parse().ok()) {
+                    self.due.lock().remove(Due::Message(id));
+                }
+            }
+            Event::Message(message::Event::Read(_))
+            | Event::Tunnel(_)
             | Event::Workspace(_)
             | Event::Agent(_)
             | Event::Claim(_)
@@ -141,12 +178,12 @@ impl Timekeeper {
     /// Expires everything that is due at `now`.
     pub async fn carry_out(&self, now: Timestamp) {
         for _ in 0..DUE_PER_TICK_MAX {
-            let Some(due) = self.due.lock().next(now) else { return };
+            let Some((at, due)) = self.due.lock().next(now) else { return };
             if !self.expire(due, now).await {
                 // The log takes no writes: what is due stays due.
                 return;
             }
-            self.due.lock().remove(due);
+            self.due.lock().settle(at, due);
         }
     }
 
@@ -167,6 +204,21 @@ impl Timekeeper {
                 let Some(owner) = owner else { return true };
                 let who = Who::hub(owner, "timekeeper");
                 settled(self.executor.tunnel(id, who, tunnel::Command::Expire { now }).await)
+            }
+            Due::Command(id) => {
+                let entry = self.routes.command(id);
+                let owner =
+                    entry.and_then(|entry| entry.state.queued.as_ref().map(|queued| queued.workspace_id));
+                let Some(owner) = owner else { return true };
+                let who = Who::hub(owner, "timekeeper");
+                settled(self.executor.command(id, who, agent_command::Command::Expire { now }).await)
+            }
+            Due::Message(id) => {
+                let entry = self.routes.message(id);
+                let owner = entry.and_then(|entry| entry.state.sent.as_ref().map(|sent| sent.workspace_id));
+                let Some(owner) = owner else { return true };
+                let who = Who::hub(owner, "timekeeper");
+                settled(self.executor.message(id, who, message::Command::Expire { now }, None).await)
             }
         }
     }
@@ -229,11 +281,14 @@ mod tests {
         calendar.add(start.plus_ms(1), due(1));
         calendar.add(start.plus_ms(1), due(1));
         assert_eq!(calendar.next(start), None);
-        assert_eq!(calendar.next(start.plus_ms(2)), Some(due(1)));
+        assert_eq!(calendar.next(start.plus_ms(2)), Some((start.plus_ms(1), due(1))));
         calendar.remove(due(1));
         calendar.remove(due(1));
-        assert_eq!(calendar.next(start.plus_ms(2)), Some(due(2)));
-        calendar.remove(due(2));
+        assert_eq!(calendar.next(start.plus_ms(2)), Some((start.plus_ms(2), due(2))));
+        calendar.add(start.plus_ms(9), due(2));
+        calendar.settle(start.plus_ms(2), due(2));
+        assert_eq!(calendar.next(start.plus_ms(9)), Some((start.plus_ms(9), due(2))), "put off meanwhile");
+        calendar.settle(start.plus_ms(9), due(2));
         assert!(calendar.by_time.is_empty() && calendar.times.is_empty());
     }
 

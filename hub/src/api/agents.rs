@@ -2,14 +2,20 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use domain::{
-    agent::{AgentRegistered, ClientType, Command, TOKEN_LIFE_MS, Token},
+    agent::{AgentRegistered, ClientType, Command, TOKEN_LIFE_MS, Takeover, Token},
     ids::AgentId,
     names::Name,
     workspace::Scope,
 };
 use schemas::rest::{AgentCredentials, ProvisionAgent, RegisterAgent, Success};
 
-use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, lists, present, tunnels};
+use super::{
+    Ports,
+    body::Body,
+    caller::{By, Caller},
+    error::ApiError,
+    idempotency, lists, present, tunnels,
+};
 use crate::{
     actors::Done,
     secrets::{SecretKind, Seed},
@@ -114,6 +120,10 @@ impl Issue {
         let id = self.id.unwrap_or_else(|| AgentId::new(seed.uuid(now, "agent")));
         // A repetition of what made the agent is answered as that was.
         let created = self.id.is_none() || ports.routes.agent(id).is_none();
+        let takeover = match caller.require(Scope::Write) {
+            Ok(()) => Takeover::Any,
+            Err(_) => Takeover::OwnKey,
+        };
         let token = seed.secret(SecretKind::AgentToken, "token");
         let expires_at = now.plus_ms(self.life_ms);
         let agent = AgentRegistered {
@@ -125,7 +135,7 @@ impl Issue {
             ephemeral: self.client_type.is_some(),
             token: Token { token_hash: token.digest_hex(), expires_at, key_id: caller.key_id() },
         };
-        let done = ports.executor.agent(id, caller.who(), Command::Register { agent, now }).await?;
+        let done = ports.executor.agent(id, caller.who(), Command::Register { agent, now, takeover }).await?;
         let credentials = AgentCredentials {
             agent_id: id.to_string(),
             token: token.reveal().to_owned(),
@@ -182,6 +192,53 @@ pub fn find(
     if here && !entry.state.deleted { Ok((id, entry)) } else { Err(missing()) }
 }
 
+/// The agent in whose name a caller may speak: itself by its token, any agent of the workspace for a key that may change
+/// agents, and for a key that only runs them those that were registered with it.
+///
+/// # Errors
+/// 404 for an agent that is not in the caller's workspace, 403 for one that is somebody else's.
+pub fn speaks_for(
+    ports: &Ports,
+    caller: &Caller,
+    text: &str,
+) -> Result<(AgentId, std::sync::Arc<projections::routes::Entry<domain::agent::Agent>>), ApiError> {
+    caller.require(Scope::Agent)?;
+    let (id, entry) = find(ports, caller, text)?;
+    let is_own = match &caller.by {
+        By::Agent(own) => *own == id,
+        By::Key { id: key, .. } => {
+            caller.require(Scope::Write).is_ok()
+                || entry.state.tokens.last().is_some_and(|token| token.key_id == Some(*key))
+        }
+    };
+    if is_own {
+        return Ok((id, entry));
+    }
+    Err(ApiError::new(
+        StatusCode::FORBIDDEN,
+        "agent_not_yours",
+        "Only this agent, the key that registered it, or a key with the scope `write` may do that.",
+    ))
+}
+
+/// The agent that a caller may look at: with a key that reads, or its own.
+///
+/// # Errors
+/// 403 without the scope, 404 as [`find`].
+pub fn look_at(
+    ports: &Ports,
+    caller: &Caller,
+    text: &str,
+) -> Result<(AgentId, std::sync::Arc<projections::routes::Entry<domain::agent::Agent>>), ApiError> {
+    match caller.require(Scope::Read) {
+        Ok(()) => find(ports, caller, text),
+        Err(missing) => {
+            caller.require(Scope::Agent).map_err(|_| missing)?;
+            speaks_for(ports, caller, text)
+        }
+    }
+}
+
 /// `GET /v1/agents/:id`.
 pub async fn get(
     ports: web::Data<Ports>,
@@ -205,6 +262,7 @@ pub async fn delete(
     let (id, entry) = find(&ports, &caller, &id)?;
     tunnels::if_match(&request, entry.revision)?;
     let done = ports.executor.agent(id, caller.who(), Command::Delete).await?;
+    ports.last_seen.remove(&id);
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);
     Ok(response.json(Success { success: true }))

@@ -99,7 +99,23 @@ impl FromRequest for Caller {
 /// Counts as well: a caller by its key or agent, a failure by its address, so that guessing is slow.
 fn identified(request: &HttpRequest) -> Result<Caller, ApiError> {
     let ports = request.app_data::<web::Data<Ports>>().expect("every App of the API carries its ports");
-    match identify(ports, request) {
+    counted(ports, request, secret_of(request).and_then(|secret| identify(ports, request, secret)))
+}
+
+/// Who somebody is who brought a secret otherwise than in a header: in a form. Counts as every other caller.
+///
+/// # Errors
+/// 401, 403 or 429, as for secrets in headers.
+pub fn by_secret(ports: &Ports, request: &HttpRequest, secret: &str) -> Result<Caller, ApiError> {
+    counted(ports, request, identify(ports, request, secret))
+}
+
+fn counted(
+    ports: &Ports,
+    request: &HttpRequest,
+    identified: Result<Caller, ApiError>,
+) -> Result<Caller, ApiError> {
+    match identified {
         Ok(caller) => {
             let id = match &caller.by {
                 By::Key { id, .. } => id.uuid(),
@@ -112,8 +128,7 @@ fn identified(request: &HttpRequest) -> Result<Caller, ApiError> {
     }
 }
 
-fn identify(ports: &Ports, request: &HttpRequest) -> Result<Caller, ApiError> {
-    let secret = secret_of(request)?;
+fn identify(ports: &Ports, request: &HttpRequest, secret: &str) -> Result<Caller, ApiError> {
     let (digest, now, id) = (sha256(secret.as_bytes()), ports.clock.now(), request_id(request));
     if secret.starts_with(SecretKind::AgentToken.prefix()) {
         let (agent_id, agent) = ports.routes.agent_by_token(&digest, now).ok_or_else(invalid)?;

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use domain::{agent, claim, node, share, tunnel, workspace};
+use domain::{agent, agent_command, claim, message, node, share, tunnel, workspace};
 use schemas::problem::FieldProblem;
 
 use crate::actors::ExecuteError;
@@ -40,6 +40,8 @@ impl ApiError {
             "tunnel" => "tunnel_not_found",
             "share" => "share_not_found",
             "key" => "key_not_found",
+            "command" => "command_not_found",
+            "message" => "message_not_found",
             _ => "not_found",
         };
         Self::new(StatusCode::NOT_FOUND, code, format!("No {kind} {id} in this workspace."))
@@ -139,6 +141,11 @@ impl Refusal for agent::Rejection {
             }
             Self::TokenUnknown => ApiError::new(StatusCode::UNAUTHORIZED, "invalid_agent_token", words),
             Self::SessionSuperseded => ApiError::conflict("session_superseded", words),
+            Self::AgentOfAnotherKey => ApiError::new(
+                StatusCode::FORBIDDEN,
+                "agent_not_yours",
+                "This agent was registered with another key. Use that key, one with the scope `write`, or register a new agent without `agentId`.",
+            ),
         }
     }
 }
@@ -186,6 +193,31 @@ impl Refusal for claim::Rejection {
                 format!("It was in use before and is free again on {until}."),
             ),
             Self::ClaimNotHeld { .. } => ApiError::internal(self),
+        }
+    }
+}
+
+impl Refusal for agent_command::Rejection {
+    fn to_api(&self) -> ApiError {
+        let words = format!("{self}.");
+        match self {
+            Self::CommandExists => ApiError::conflict("already_exists", words),
+            Self::CommandUnknown => ApiError::new(StatusCode::NOT_FOUND, "command_not_found", words),
+            Self::ExpiryPast => ApiError::field("ttlSeconds", "must lie in the future"),
+            Self::NotDue => ApiError::conflict("not_due", words),
+        }
+    }
+}
+
+impl Refusal for message::Rejection {
+    fn to_api(&self) -> ApiError {
+        let words = format!("{self}.");
+        match self {
+            Self::MessageExists => ApiError::conflict("already_exists", words),
+            Self::MessageUnknown => ApiError::new(StatusCode::NOT_FOUND, "message_not_found", words),
+            Self::ExpiryPast => ApiError::field("ttlSeconds", "must lie in the future"),
+            Self::NotDue => ApiError::conflict("not_due", words),
+            Self::Unread => ApiError::conflict("mailbox_full", words),
         }
     }
 }

@@ -1,9 +1,16 @@
 //! The Control API: every URL in one table, what handlers work with, and the middleware that gives every answer its
 //! request id and every error the one shape.
 
+pub mod agent_audit;
+pub mod agent_capabilities;
+pub mod agent_commands;
+pub mod agent_messages;
+pub mod agent_upkeep;
 pub mod agents;
 pub mod body;
 pub mod caller;
+pub mod desk;
+pub mod device;
 pub mod error;
 pub mod health;
 pub mod idempotency;
@@ -23,8 +30,14 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use actix_web::{HttpRequest, web};
 use dashmap::DashMap;
-use domain::{ids::KeyId, time::Timestamp};
+use domain::{
+    ids::{AgentId, KeyId},
+    time::Timestamp,
+};
 use projections::{access_log::AccessLogReader, catalog::CatalogReader, routes::Routes};
+
+pub use self::desk::Desk;
+pub use crate::device_login::DeviceLogins;
 
 use self::url::Url;
 use crate::{
@@ -72,6 +85,11 @@ pub struct Ports {
     pub last_used: DashMap<KeyId, Timestamp>,
     /// Where each key wrote last: its lists wait for that.
     pub last_written: DashMap<KeyId, u64>,
+    /// When each agent said that it lives, by a heartbeat, as far as this process knows.
+    pub last_seen: DashMap<AgentId, Timestamp>,
+    pub desk: Desk,
+    /// Machines that wait for a key.
+    pub devices: DeviceLogins,
 }
 
 impl std::fmt::Debug for Ports {
@@ -113,7 +131,26 @@ pub fn routes(config: &mut web::ServiceConfig) {
         Url::at("/v1/agents/provision").post(agents::provision),
         Url::at("/v1/agents").get(agents::list),
         Url::at("/v1/agents/online").get(agents::online),
+        // What agents need to live, say and do; before the URL that takes any id.
+        Url::at("/v1/agents/rotate-token").post(agent_upkeep::rotate_token),
+        Url::at("/v1/agents/heartbeat").post(agent_upkeep::heartbeat),
+        Url::at("/v1/agents/by-capability/{capability}").get(agent_capabilities::offering),
         Url::at("/v1/agents/{id}").get(agents::get).delete(agents::delete),
+        Url::at("/v1/agents/{id}/capabilities").post(agent_capabilities::set),
+        Url::at("/v1/agents/{id}/command").post(agent_commands::send),
+        Url::at("/v1/agents/{id}/commands").get(agent_commands::list),
+        Url::at("/v1/agents/{id}/commands/{command}").get(agent_commands::get),
+        Url::at("/v1/agents/{id}/messages").get(agent_messages::list),
+        Url::at("/v1/agents/{id}/messages/send").post(agent_messages::send),
+        Url::at("/v1/agents/{id}/messages/broadcast").post(agent_messages::broadcast),
+        Url::at("/v1/agents/{id}/messages/read").post(agent_messages::mark_read),
+        Url::at("/v1/agents/{id}/audit-logs").get(agent_audit::list),
+        // Device login.
+        Url::at("/v1/device/code").post(device::start),
+        Url::at("/v1/device/token").get(device::token),
+        Url::at("/v1/device/approve").post(device::approve),
+        Url::at("/v1/device/deny").post(device::deny),
+        Url::at("/device").get(device::page).post(device::page_decision),
         // Tunnels, and the same things as services.
         Url::at("/v1/tunnels").get(tunnels::list).post(tunnels::create),
         Url::at("/v1/tunnels/{id}").get(tunnels::get).patch(tunnels::update).delete(tunnels::delete),

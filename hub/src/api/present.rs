@@ -235,12 +235,20 @@ pub fn agent(ports: &Ports, id: AgentId, entry: &Entry<domain::agent::Agent>) ->
         client_type: registered.client_type.map(word),
         created_at: moment(entry.created_at),
         connected_at: session.as_ref().map(|session| moment(session.connected_at)),
-        last_seen_at: session
-            .as_ref()
-            .map(|_| moment(ports.clock.now()))
-            .or_else(|| Some(moment(entry.changed_at))),
+        last_seen_at: Some(moment(match (&session, ports.last_seen.get(&id)) {
+            (Some(_), _) => ports.clock.now(),
+            (None, Some(seen)) => entry.changed_at.max(*seen),
+            (None, None) => entry.changed_at,
+        })),
         tunnel_count: u64::try_from(ports.routes.tunnels_of(id).len()).unwrap_or(u64::MAX),
+        capabilities: entry.state.capabilities.iter().map(capability).collect(),
     })
+}
+
+/// What an agent offers.
+pub fn capability(offered: &domain::agent::Capability) -> rest::Capability {
+    let metadata = Some(offered.metadata.clone()).filter(|metadata| !metadata.is_empty());
+    rest::Capability { name: offered.name.to_string(), metadata }
 }
 
 /// The wire name of a plain enum's value.

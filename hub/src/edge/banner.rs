@@ -67,6 +67,13 @@ pub(super) fn escape(text: &str, html: &mut String) {
     }
 }
 
+/// The same as a text of its own, for pages of the API.
+pub fn escape_html(text: &str) -> String {
+    let mut html = String::new();
+    escape(text, &mut html);
+    html
+}
+
 /// Whether a request can be answered with a whole document: a GET, no fragment, no subresource, no part.
 pub(super) fn asks_for_document(method: &Method, headers: &HeaderMap) -> bool {
     let is_absent = |name: &'static str| !headers.contains_key(name);

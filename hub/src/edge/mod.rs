@@ -36,6 +36,7 @@ pub mod metrics;
 pub mod recorder;
 
 pub use self::{
+    banner::escape_html,
     options::{EdgeDeps, EdgeOptions, Entrance, FormerShares, PublicEndpoints, PublicPlace, PublicRequest},
     server::{Edge, start},
 };

@@ -17,7 +17,7 @@ use domain::{
 };
 use parking_lot::Mutex;
 use ring::hmac;
-use schemas::frames::{Goodbye, GoodbyeCode, Hello, PROTOCOL, TunnelState, Welcome};
+use schemas::frames::{Goodbye, GoodbyeCode, Hello, PROTOCOL, Welcome};
 use socket2::Socket;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,7 @@ impl Caller {
 #[derive(Debug)]
 pub(crate) struct Greeted {
     pub(crate) session: Arc<Session>,
-    pub(crate) states: mpsc::Sender<TunnelState>,
+    pub(crate) states: mpsc::Sender<settle::Report>,
     pub(crate) welcome: Welcome,
 }
 
@@ -153,7 +153,7 @@ async fn begin(
         host_name: kept(&hello.host_name),
         agent_version: kept(&hello.agent_version),
         connected_at,
-        token_hash: caller.token_hash.clone(),
+        token_hash: Mutex::new(caller.token_hash.clone()),
         key: caller.key,
         data_key: hmac::Key::new(hmac::HMAC_SHA256, &data_key),
         counters: Mutex::default(),

@@ -2,11 +2,12 @@
 //!
 //! Reading order: [`acceptor`] (one port for everything), [`session`] (one control connection, an actor), [`greeting`]
 //! (who may hold an agent's identity), [`sessions`] (the registry and what is asked of agents), [`watchdog`] (who is
-//! cut), [`data`] and [`pool`] (data connections), [`links`] (many streams on one), [`streams`] (opening a stream; [`wire`] carries its bytes).
+//! cut), [`settle`] and [`commands`] (what the log learns), [`data`] and [`pool`] (data connections), [`links`] (many streams on one), [`streams`] (opening a stream; [`wire`] carries its bytes).
 //! Invariants: nothing an agent does or leaves undone holds up another one; every queue here has a limit in
 //! [`GatewaySettings`]; a session's facts go to the log in the order in which they happened.
 
 pub mod acceptor;
+mod commands;
 pub mod data;
 mod greeting;
 pub(crate) mod links;
@@ -33,6 +34,7 @@ use uuid::Uuid;
 use crate::{
     actors::Executor,
     clock::SharedClock,
+    creation::Creator,
     running::{Running, Under},
 };
 use links::Links;
@@ -103,6 +105,8 @@ impl Default for GatewaySettings {
 pub struct Parts {
     pub routes: Arc<Routes>,
     pub executor: Executor,
+    /// Makes the tunnels that agents were told to expose.
+    pub creator: Arc<Creator>,
     pub running: Arc<Running>,
     pub clock: SharedClock,
     /// This node and this start of it.

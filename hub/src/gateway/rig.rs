@@ -43,6 +43,7 @@ use super::{
 use crate::{
     actors::{Executor, Who, aggregate::Deps},
     clock::{SharedClock, SystemClock},
+    creation::{Creator, PortPool},
     event_log::{EventLog as _, memory::Memory},
     running::Running,
     secrets::{Secret, SecretKind, Seed},
@@ -129,9 +130,13 @@ impl Rig {
         let deps =
             Deps { log: Arc::clone(&log) as _, routes: Arc::clone(&routes), clock: Arc::clone(&clock) };
         let executor = Executor::new(Arc::new(deps), vec![actix_rt::Arbiter::new().handle()]);
+        let tunnel_ports =
+            PortPool::new(free_port()..=u16::MAX, std::net::Ipv4Addr::LOCALHOST.into(), std::iter::empty());
+        let creator = Creator::new(executor.clone(), Arc::clone(&routes), Arc::clone(&clock), tunnel_ports);
         let gateway = Gateway::start(Parts {
             routes: Arc::clone(&routes),
             executor: executor.clone(),
+            creator: Arc::new(creator),
             running: Arc::clone(&running),
             clock,
             node: "test".to_owned(),
@@ -207,7 +212,8 @@ impl Rig {
                 key_id: Some(key),
             },
         };
-        let command = agent::Command::Register { agent, now: Timestamp::from_millis(0) };
+        let takeover = agent::Takeover::Any;
+        let command = agent::Command::Register { agent, now: Timestamp::from_millis(0), takeover };
         self.executor.agent(id, Who::hub(workspace, "test"), command).await.unwrap();
         Known { id, workspace, token }
     }
@@ -245,6 +251,7 @@ impl Rig {
             udp_idle_ms: agent_cli::agent::UDP_IDLE_MS,
             identity: wire::sealed::handshake::Identity::generate(),
             known: Arc::new(agent_cli::agent::trust::InMemory::default()),
+            remembers: None,
         }
     }
 

@@ -16,7 +16,7 @@ use domain::{agent::DisconnectReason, ids::RequestId};
 use schemas::{
     frames::{
         BODY_BYTES_MAX, DataWanted, Frame, Goodbye, GoodbyeCode, HEADER_BYTES, Ping, Pong, SESSION_PATH,
-        SUBPROTOCOL, TunnelState,
+        SUBPROTOCOL,
     },
     problem::Problem,
 };
@@ -29,6 +29,7 @@ use super::{
     acceptor::Connection,
     greeting::{Caller, Greeted},
     sessions::{Answer, Session, assigned, goodbye},
+    settle::Report,
 };
 use crate::secrets::sha256;
 
@@ -56,7 +57,7 @@ enum Phase {
     Expecting(Option<Socket>),
     /// The hello is being judged.
     Greeting,
-    Live(Arc<Session>, mpsc::Sender<TunnelState>),
+    Live(Arc<Session>, mpsc::Sender<Report>),
     Over,
 }
 
@@ -251,13 +252,16 @@ impl AgentSession {
                 send(ctx, &assigned(details));
             }
         }
+        for order in self.gateway.waiting_orders(self.caller.agent) {
+            send(ctx, &order);
+        }
         self.phase = Phase::Live(greeted.session, greeted.states);
     }
 
     fn live(
         &mut self,
         session: &Arc<Session>,
-        states: &mpsc::Sender<TunnelState>,
+        states: &mpsc::Sender<Report>,
         frame: Frame,
         ctx: &mut WebsocketContext<Self>,
     ) {
@@ -273,11 +277,9 @@ impl AgentSession {
                 ctx.close(None);
                 ctx.stop();
             }
-            Frame::TunnelState(state) => {
-                if states.try_send(state).is_err() {
-                    self.break_off(ctx, "more tunnel states than the log can take");
-                }
-            }
+            Frame::TunnelState(state) => self.report(ctx, states, Report::Tunnel(state)),
+            Frame::CommandTaken(taken) => self.report(ctx, states, Report::CommandTaken(taken.command)),
+            Frame::CommandEnded(ended) => self.report(ctx, states, Report::CommandEnded(ended)),
             Frame::PortOpened(opened) => {
                 session.questions.answer(opened.request, Answer::Port(opened.outcome));
             }
@@ -293,10 +295,17 @@ impl AgentSession {
             | Frame::OpenUdpPort(_)
             | Frame::ClosePort(_)
             | Frame::Check(_)
+            | Frame::CommandOrdered(_)
             | Frame::StreamOpen(_)
             | Frame::StreamAccepted(_)
             | Frame::StreamRefused(_)
             | Frame::StreamAdopt(_) => self.break_off(ctx, "a frame that an agent does not send here"),
+        }
+    }
+
+    fn report(&mut self, ctx: &mut WebsocketContext<Self>, states: &mpsc::Sender<Report>, said: Report) {
+        if states.try_send(said).is_err() {
+            self.break_off(ctx, "more news than the log can take");
         }
     }
 

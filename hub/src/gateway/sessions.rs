@@ -74,8 +74,8 @@ pub(crate) struct Session {
     pub(crate) host_name: String,
     pub(crate) agent_version: String,
     pub(crate) connected_at: Timestamp,
-    /// The token it came with: its hash as events keep it, and the key behind it.
-    pub(crate) token_hash: String,
+    /// The token it came with, or the one that took its place: its hash as events keep it, and the key behind it.
+    pub(crate) token_hash: Mutex<String>,
     pub(crate) key: Option<KeyId>,
     pub(crate) data_key: hmac::Key,
     pub(crate) counters: Mutex<Window>,
@@ -326,6 +326,17 @@ impl Gateway {
     pub fn end(&self, agent: AgentId, reason: DisconnectReason) {
         if let Some(session) = self.sessions().of(agent) {
             self.close(&session, reason, Some(goodbye(reason)));
+        }
+    }
+
+    /// The holder of an agent's token exchanged it: the session that came with it goes on under the new one, or every
+    /// rotation would end what runs.
+    pub fn token_rotated(&self, agent: AgentId, from_hash: &str, to_hash: &str) {
+        if let Some(session) = self.sessions().of(agent) {
+            let mut held = session.token_hash.lock();
+            if *held == from_hash {
+                to_hash.clone_into(&mut held);
+            }
         }
     }
 

@@ -11,14 +11,14 @@ use domain::{
     recorded::Actor as Author,
     tunnel::{self, Condition, Outage},
 };
-use schemas::frames::{Servable, TunnelState};
+use schemas::frames::{CommandEnded, Servable, TunnelState};
 use tokio::{
     sync::mpsc::Receiver,
     time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
 
-use super::{Gateway, sessions::Session};
+use super::{Gateway, commands, sessions::Session};
 use crate::actors::{ExecuteError, Who};
 
 /// How often a fact is offered to a log that takes no writes, and how long to wait in between.
@@ -31,20 +31,40 @@ const DETAIL_CHARS_MAX: usize = 300;
 const STATES_BURST: f64 = 2_000.0;
 const STATES_PER_SECOND: f64 = 20.0;
 
+/// What an agent says that the log must know.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Tunnel(TunnelState),
+    CommandTaken(u128),
+    CommandEnded(CommandEnded),
+}
+
 /// Follows a session to its end.
-pub(crate) async fn attend(gateway: Gateway, session: Arc<Session>, mut states: Receiver<TunnelState>) {
+pub(crate) async fn attend(gateway: Gateway, session: Arc<Session>, mut states: Receiver<Report>) {
     let mut pace = Pace { allowance: STATES_BURST, at: Instant::now() };
     loop {
         tokio::select! {
             biased;
             () = session.ending.cancelled() => break,
             state = states.recv() => match state {
-                Some(state) => {
+                Some(said) => {
                     pace.wait().await;
-                    report(&gateway, &session, state).await;
+                    match said {
+                        Report::Tunnel(state) => report(&gateway, &session, state).await,
+                        Report::CommandTaken(command) => commands::taken(&gateway, &session, command).await,
+                        Report::CommandEnded(ended) => commands::ended(&gateway, &session, ended).await,
+                    }
                 }
                 None => break,
             },
+        }
+    }
+    // An agent that was told to stop says so and leaves: its last words count.
+    while let Ok(said) = states.try_recv() {
+        match said {
+            Report::Tunnel(_) => {}
+            Report::CommandTaken(command) => commands::taken(&gateway, &session, command).await,
+            Report::CommandEnded(ended) => commands::ended(&gateway, &session, ended).await,
         }
     }
     // If nobody gave a reason before, the connection broke.
@@ -152,7 +172,7 @@ async fn record_tunnel(gateway: &Gateway, session: &Session, tunnel: TunnelId, c
     tracing::warn!(%tunnel, "a tunnel's state could not be recorded");
 }
 
-fn who(session: &Session) -> Who {
+pub(super) fn who(session: &Session) -> Who {
     Who { workspace: session.workspace, actor: Author::Agent(session.agent), request: None, causation: None }
 }
 

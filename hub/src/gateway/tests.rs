@@ -1,6 +1,7 @@
 //! The gateway against the real agent and against agents that misbehave, over real sockets.
 
 mod an_agents_tunnels;
+mod commands;
 mod data_connections;
 mod datagrams;
 mod encrypted;

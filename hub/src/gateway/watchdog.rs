@@ -60,7 +60,8 @@ fn no_longer_good(gateway: &Gateway, session: &Session) -> Option<DisconnectReas
         return Some(DisconnectReason::Deleted);
     }
     // By its hash: a rotation brings the end of the older token forward.
-    let Some(token) = agent.state.tokens.iter().find(|token| token.token_hash == session.token_hash) else {
+    let held = session.token_hash.lock().clone();
+    let Some(token) = agent.state.tokens.iter().find(|token| token.token_hash == held) else {
         return Some(DisconnectReason::TokenExpired);
     };
     let now = parts.clock.now();

@@ -1,7 +1,11 @@
 //! The Control API against a whole hub in the test's process: status, body and what became of it in the log.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its hub has nothing to say")]
 
+mod agent_commands;
+mod agent_messages;
+mod agent_upkeep;
 mod agents;
+mod device;
 mod health;
 mod keys;
 mod long_ended;

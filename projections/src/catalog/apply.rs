@@ -22,15 +22,16 @@ pub(super) fn event(db: &Transaction<'_>, recorded: &Recorded, event: &Event) ->
             "UPDATE agents SET session = NULL WHERE node = ?1 AND session IS NOT NULL AND boot <> ?2",
             (&started.node, started.boot),
         ),
-        Event::Claim(_) | Event::Access(_) => Ok(()),
+        Event::AgentCommand(event) => super::commands::event(db, recorded, event),
+        Event::Claim(_) | Event::Access(_) | Event::Message(_) => Ok(()),
     }
 }
 
-fn run(db: &Transaction<'_>, sql: &str, values: impl Params) -> rusqlite::Result<()> {
+pub(super) fn run(db: &Transaction<'_>, sql: &str, values: impl Params) -> rusqlite::Result<()> {
     db.prepare_cached(sql)?.execute(values).map(|_| ())
 }
 
-fn json<T: Serialize + ?Sized>(value: &T) -> String {
+pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("plain data with string keys")
 }
 
@@ -117,6 +118,11 @@ fn agent_event(db: &Transaction<'_>, recorded: &Recorded, event: &agent::Event) 
             db,
             "UPDATE agents SET session = NULL, last_seen_at = ?3, updated_at = ?3, revision = ?4
              WHERE workspace = ?1 AND id = ?2",
+            (workspace, id, at, revision),
+        ),
+        agent::Event::CapabilitiesSet(_) => run(
+            db,
+            "UPDATE agents SET updated_at = ?3, revision = ?4 WHERE workspace = ?1 AND id = ?2",
             (workspace, id, at, revision),
         ),
         agent::Event::Deleted(_) => run(

@@ -90,3 +90,19 @@ CREATE TABLE keys (
     PRIMARY KEY (workspace, id)
 ) WITHOUT ROWID;
 CREATE INDEX keys_live ON keys (workspace, id) WHERE revoked_at IS NULL;
+
+-- Commands to agents. The order, its outcome and what ended it are JSON as in the events.
+CREATE TABLE commands (
+    workspace BLOB NOT NULL,
+    id BLOB NOT NULL,
+    agent BLOB NOT NULL,
+    agent_order TEXT NOT NULL,
+    status TEXT NOT NULL,
+    outcome TEXT,
+    expires_at INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    PRIMARY KEY (workspace, id)
+) WITHOUT ROWID;
+CREATE INDEX commands_of_agent ON commands (workspace, agent, id);

@@ -296,7 +296,7 @@ impl CatalogReader {
         self.one(&sql, (workspace.uuid(), id.uuid()), key_row)
     }
 
-    fn page<T>(
+    pub(super) fn page<T>(
         &self,
         sql: &str,
         values: impl Params,
@@ -314,7 +314,7 @@ impl CatalogReader {
         })
     }
 
-    fn one<T>(
+    pub(super) fn one<T>(
         &self,
         sql: &str,
         values: impl Params,
@@ -328,7 +328,7 @@ impl CatalogReader {
 }
 
 /// What the ids of a page lie below: the cursor's id, or a blob that sorts after every id.
-fn below(cursor: Option<&str>) -> Result<Vec<u8>, ViewError> {
+pub(super) fn below(cursor: Option<&str>) -> Result<Vec<u8>, ViewError> {
     let Some(text) = cursor else { return Ok(vec![0xff; 17]) };
     let id = Uuid::try_parse(text).map_err(|_| ViewError::InvalidCursor)?;
     if id.as_simple().to_string() != text {
@@ -338,7 +338,7 @@ fn below(cursor: Option<&str>) -> Result<Vec<u8>, ViewError> {
 }
 
 /// One row beyond the page tells whether there is another.
-fn more(page: PageRequest<'_>) -> i64 {
+pub(super) fn more(page: PageRequest<'_>) -> i64 {
     i64::try_from(page.limit).unwrap_or(i64::MAX - 1).saturating_add(1)
 }
 
@@ -428,7 +428,7 @@ fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     })
 }
 
-fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     row.get(column).map(Timestamp::from_millis)
 }
 
@@ -436,7 +436,7 @@ fn maybe_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp
     Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
 }
 
-fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
     let Some(text) = row.get::<_, Option<String>>(column)? else { return Ok(None) };
     serde_json::from_str(&text)
         .map(Some)

@@ -2,6 +2,7 @@
 
 use domain::{
     agent::{self, DisconnectReason},
+    agent_command::{self, Outcome},
     share::{self, RevokeReason},
     tunnel::{self, Condition, DeleteReason, Outage, TunnelUpdated},
 };
@@ -11,7 +12,8 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     histories::{
-        START, World, agent_id, history, key_id, name, revoke_key, share_id, tunnel_id, workspace_id,
+        START, World, agent_id, command_id, history, key_id, name, revoke_key, share_id, tunnel_id,
+        workspace_id,
     },
     routes::Routes,
 };
@@ -457,4 +459,34 @@ fn a_former_share_is_found_by_token_and_slug_with_the_reason_and_a_living_one_is
     assert_eq!(ask(&by_token(4)).unwrap().denied, domain::access::Denied::ShareExpired);
     assert_eq!(ask(&by_token(6)), None);
     assert_eq!(ask(&ShareKey::Slug("slug".to_owned())), None);
+}
+
+#[test]
+fn a_list_of_commands_says_what_became_of_each() {
+    let mut world = small_world();
+    for number in 1..=4 {
+        world.queue_command(number, 2, 60_000);
+    }
+    let session_id = domain::ids::SessionId::new(crate::histories::id(1));
+    world.command(2, 2, &agent_command::Command::Deliver { session_id });
+    let done = Outcome::Done { result: serde_json::json!({ "epoch": 2 }) };
+    world.command(3, 2, &agent_command::Command::Finish { outcome: done.clone() });
+    world.now_ms += 60_000;
+    world.command(4, 2, &agent_command::Command::Expire { now: world.now() });
+    let kept = kept(&world);
+    let reader = kept.catalog.reader();
+    let list = |page| reader.commands(workspace_id(0), agent_id(2), page).unwrap();
+    let said: Vec<_> = list(ALL).rows.into_iter().map(|row| (row.id, row.status, row.outcome)).collect();
+    let expected =
+        [(4, "expired", None), (3, "done", Some(done)), (2, "delivered", None), (1, "queued", None)];
+    assert_eq!(
+        said,
+        expected.map(|(number, status, outcome)| (command_id(number), status.to_owned(), outcome))
+    );
+    let first = list(PageRequest { limit: 3, cursor: None });
+    let second = list(PageRequest { limit: 3, cursor: first.next.as_deref() });
+    assert_eq!((first.rows.len(), second.rows.len(), second.next), (3, 1, None));
+    assert_eq!(reader.commands(workspace_id(1), agent_id(2), ALL).unwrap().rows, [], "another workspace");
+    assert_eq!(reader.command(workspace_id(1), command_id(1)).unwrap(), None);
+    assert_eq!(reader.command(workspace_id(0), command_id(1)).unwrap().unwrap().status, "queued");
 }

@@ -12,7 +12,7 @@ use crate::histories::{
     World, agent_id, digest, history, name, revoke_key, share_id, tunnel_id, workspace_id,
 };
 
-fn routes_of(world: &World) -> Routes {
+pub(super) fn routes_of(world: &World) -> Routes {
     let routes = Routes::default();
     apply_all(&routes, world);
     routes
@@ -56,13 +56,18 @@ fn content(routes: &Routes) -> Vec<String> {
         lines(&routes.tunnels_by_name),
         lines(&routes.tunnels_by_agent),
         lines(&routes.shares_by_tunnel),
+        lines(&routes.commands),
+        lines(&routes.commands_by_agent),
+        lines(&routes.messages),
+        lines(&routes.messages_by_agent),
+        lines(&routes.agents_by_capability),
     ];
     all.iter_mut().for_each(|lines| lines.sort());
     all.concat()
 }
 
 /// Workspace, agent, tunnel and share, all number 2, of workspace 0.
-fn shared() -> World {
+pub(super) fn shared() -> World {
     let mut world = World::default();
     world.create_workspace(0);
     world.create_key(0, None);
@@ -286,6 +291,17 @@ fn a_token_ends_with_its_key_and_with_its_time() {
     assert!(routes.agent_by_token(&digest(5), world.now().plus_ms(1_000)).is_none());
     world.workspace(0, &revoke_key(2));
     assert!(routes_of(&world).agent_by_token(&digest(5), world.now()).is_none());
+}
+
+#[test]
+fn a_token_ends_with_the_time_of_its_key() {
+    let mut world = shared();
+    world.create_key(2, Some(1_000));
+    let token = world.token(5, Some(2), 86_400_000);
+    world.register(4, "ci", token);
+    let routes = routes_of(&world);
+    assert!(routes.agent_by_token(&digest(5), world.now().plus_ms(999)).is_some());
+    assert!(routes.agent_by_token(&digest(5), world.now().plus_ms(1_000)).is_none());
 }
 
 #[test]

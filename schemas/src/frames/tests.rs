@@ -61,6 +61,11 @@ fn examples() -> Vec<(String, Frame)> {
             Frame::OpenUdpPort(OpenPort { request: 9, tunnel: 2, name: text("dns"), port: 5_353 }),
         ),
         (text("check-result"), Frame::CheckResult(CheckResult { request: 10, json: text("{}") })),
+        (
+            text("command-ordered"),
+            Frame::CommandOrdered(CommandOrdered { command: 2, order: text(r#"{"action":"restart"}"#) }),
+        ),
+        (text("command-taken"), Frame::CommandTaken(CommandTaken { command: 2 })),
         (text("stream-accepted"), Frame::StreamAccepted(StreamAccepted {})),
     ];
     for (name, code) in [
@@ -88,6 +93,18 @@ fn examples() -> Vec<(String, Frame)> {
         ("failed", PortOutcome::Failed(text("permission denied"))),
     ] {
         examples.push((format!("port-opened.{name}"), Frame::PortOpened(PortOpened { request: 9, outcome })));
+    }
+    for (name, outcome) in [
+        ("done", CommandOutcome::Done(text(r#"{"epoch":4}"#))),
+        (
+            "failed",
+            CommandOutcome::Failed(CommandFailure { code: text("in_doubt"), message: text("perhaps done") }),
+        ),
+    ] {
+        examples.push((
+            format!("command-ended.{name}"),
+            Frame::CommandEnded(CommandEnded { command: 2, outcome }),
+        ));
     }
     for (name, kind) in [
         ("tcp", StreamKind::Tcp),
@@ -255,6 +272,14 @@ fn an_unknown_kind_is_skipped_when_its_flags_allow_it_and_refused_otherwise() {
 }
 
 #[test]
+fn a_peer_that_knows_no_commands_may_skip_them() {
+    for (name, frame) in examples() {
+        let is_optional = frame.encode().unwrap()[2] & FLAG_OPTIONAL != 0;
+        assert_eq!(is_optional, name.starts_with("command-"), "{name}");
+    }
+}
+
+#[test]
 fn a_variant_that_this_build_does_not_know_is_refused() {
     for (kind, body) in [(5, &[6, 0, 0][..]), (18, &[2, 3]), (21, &[9, 3]), (64, &[2, 6, 0]), (66, &[6, 0])] {
         let read = Frame::decode(&framed(kind, 0, body));
@@ -311,6 +336,11 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         any::<u16>().prop_map(PortOutcome::Listening),
         Just(PortOutcome::Taken),
         any_text().prop_map(PortOutcome::Failed),
+    ];
+    let ended = prop_oneof![
+        any_text().prop_map(CommandOutcome::Done),
+        (any_text(), any_text())
+            .prop_map(|(code, message)| CommandOutcome::Failed(CommandFailure { code, message })),
     ];
     let kind = prop::sample::select(vec![
         StreamKind::Tcp,
@@ -376,6 +406,11 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         (refusal, any_text())
             .prop_map(|(code, message)| Frame::StreamRefused(StreamRefused { code, message })),
         any::<u32>().prop_map(|stream| Frame::StreamAdopt(StreamAdopt { stream })),
+        (any::<u128>(), any_text())
+            .prop_map(|(command, order)| Frame::CommandOrdered(CommandOrdered { command, order })),
+        any::<u128>().prop_map(|command| Frame::CommandTaken(CommandTaken { command })),
+        (any::<u128>(), ended)
+            .prop_map(|(command, outcome)| Frame::CommandEnded(CommandEnded { command, outcome })),
     ]
 }
 
@@ -395,7 +430,7 @@ proptest! {
 
     #[test]
     fn no_body_of_a_known_kind_makes_decoding_panic(
-        kind in prop::sample::select(vec![1u16, 2, 3, 4, 5, 16, 17, 18, 19, 20, 21, 22, 23, 24, 64, 65, 66]),
+        kind in prop::sample::select(vec![1u16, 2, 3, 4, 5, 16, 17, 18, 19, 20, 21, 22, 23, 24, 32, 33, 34, 64, 65, 66]),
         body in prop::collection::vec(any::<u8>(), 0..64),
     ) {
         // What is read can be written, and is the same frame again.

@@ -42,6 +42,7 @@ fn status_shows_hub_workspace_agent_and_services() {
             connected_at: None,
             last_seen_at: None,
             tunnel_count: 2,
+            capabilities: Vec::new(),
         }),
         services: vec![private, broken, unchecked],
         checks: BTreeMap::from([("localhost:8443".to_owned(), CertificateCheck::Unchecked)]),

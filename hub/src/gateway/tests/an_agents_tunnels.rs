@@ -50,6 +50,7 @@ fn what_the_agents_owner_does_not_allow_is_not_dialled_until_it_is_allowed() {
             allow_loopback: false,
             identity: wire::sealed::handshake::Identity::generate(),
             known: std::sync::Arc::new(agent_cli::agent::trust::InMemory::default()),
+            remembers: None,
             ..hub.options(&agent)
         });
         connected(&handle).await;

@@ -43,7 +43,7 @@ impl Rig {
             ephemeral: false,
             token: Token { token_hash: "ab".repeat(32), expires_at: now.plus_ms(60_000), key_id: None },
         };
-        let command = agent::Command::Register { agent: registered, now };
+        let command = agent::Command::Register { agent: registered, now, takeover: agent::Takeover::Any };
         core.executor.agent(agent, who.clone(), command).await.unwrap();
         let ports = PortPool::new(10_000..=31_999, Ipv4Addr::LOCALHOST.into(), std::iter::empty());
         let creator =

@@ -1,0 +1,77 @@
+//! What keeps an agent going: its token, signs of life, what it offers, and what was recorded of it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Metadata;
+
+/// A new token for the holder of the current one, which is the credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RotateToken {
+    pub agent_id: String,
+    pub current_token: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Heartbeat {
+    /// Needed with a key; an agent's token says it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+}
+
+/// What an agent should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeartbeatAnswer {
+    pub success: bool,
+    pub agent_id: String,
+    /// `online` while a session is open, as everywhere; a heartbeat alone makes an agent seen, not online.
+    pub status: String,
+    pub server_time: String,
+    pub token_expires_at: Option<String>,
+    /// The token ends soon: rotate it now.
+    pub rotate_token: bool,
+    pub pending_commands: u64,
+    pub unread_messages: u64,
+}
+
+/// Something that an agent can do for others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Capability {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
+}
+
+/// All that the agent offers from now on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SetCapabilities {
+    pub capabilities: Vec<Capability>,
+}
+
+/// One recorded event of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEntry {
+    pub id: String,
+    /// Its number in the workspace's facts.
+    pub position: u64,
+    /// Its number among this agent's events.
+    pub revision: u64,
+    pub r#type: String,
+    pub version: u16,
+    pub recorded_at: String,
+    /// `{"kind": "key" | "agent" | "system", "id": …}`.
+    pub actor: Value,
+    pub request_id: Option<String>,
+    pub data: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditLogs {
+    pub logs: Vec<AuditEntry>,
+}

@@ -1,0 +1,60 @@
+//! Device login: a machine without a key shows a code, somebody with a key lets it in.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StartDeviceLogin {
+    /// What the machine is called; whoever approves sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceCode {
+    /// Secret: the machine asks for its key with it.
+    pub device_code: String,
+    /// For people: `XXXX-XXXX`.
+    pub user_code: String,
+    pub verification_url: String,
+    /// Seconds.
+    pub expires_in: u64,
+    /// Seconds between two questions.
+    pub interval: u64,
+}
+
+/// Approves or denies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeviceDecision {
+    pub user_code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceDecided {
+    pub success: bool,
+    /// What the machine said of itself.
+    pub label: Option<String>,
+    pub agent_name: Option<String>,
+}
+
+/// The key, once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceToken {
+    pub api_key: String,
+    pub key_id: String,
+    pub workspace_id: String,
+    pub workspace_name: String,
+    pub scopes: Vec<String>,
+}
+
+impl std::fmt::Debug for DeviceToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceToken").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
