@@ -6,7 +6,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{access, agent, claim, node, share, tunnel, workspace};
+use crate::{access, agent, claim, environment, node, share, tunnel, workspace};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,7 @@ pub enum Event {
     Claim(claim::Event),
     Node(node::Event),
     Access(access::Event),
+    Environment(environment::Event),
 }
 
 /// An event as the log stores it, without its place.
@@ -49,6 +50,7 @@ impl Event {
             Self::Claim(event) => event.type_and_version(),
             Self::Node(event) => event.type_and_version(),
             Self::Access(event) => event.type_and_version(),
+            Self::Environment(event) => event.type_and_version(),
         }
     }
 
@@ -63,6 +65,7 @@ impl Event {
             Self::Claim(event) => event.data(),
             Self::Node(event) => event.data(),
             Self::Access(event) => event.data(),
+            Self::Environment(event) => event.data(),
         };
         Encoded { event_type, version, data }
     }
@@ -123,13 +126,17 @@ fn read(event_type: &str, version: u16, data: &str) -> Result<Event, DecodeError
             workspace::Event::read(event_type, version, data).map(|e| e.map(Event::Workspace))
         }
         "agent" => agent::Event::read(event_type, version, data).map(|e| e.map(Event::Agent)),
-        "tunnel" => tunnel::Event::read(event_type, version, data).map(|e| e.map(Event::Tunnel)),
+        "tunnel" | "service" => tunnel::Event::read(event_type, version, data).map(|e| e.map(Event::Tunnel)),
+        "usage" => access::Event::read(event_type, version, data).map(|e| e.map(Event::Access)),
         "share" if event_type == "share.accessed" => {
             access::Event::read(event_type, version, data).map(|e| e.map(Event::Access))
         }
         "share" => share::Event::read(event_type, version, data).map(|e| e.map(Event::Share)),
         "claim" => claim::Event::read(event_type, version, data).map(|e| e.map(Event::Claim)),
         "node" => node::Event::read(event_type, version, data).map(|e| e.map(Event::Node)),
+        "environment" => {
+            environment::Event::read(event_type, version, data).map(|e| e.map(Event::Environment))
+        }
         _ => Ok(None),
     };
     read.map_err(|error| shape_error(event_type, version, &error))?

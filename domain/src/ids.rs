@@ -126,6 +126,8 @@ pub mod kind {
     pub enum Request {}
     #[derive(Debug)]
     pub enum Session {}
+    #[derive(Debug)]
+    pub enum Environment {}
 
     impl IdKind for Workspace {
         const PREFIX: &'static str = "ws_";
@@ -159,6 +161,10 @@ pub mod kind {
         const PREFIX: &'static str = "ses_";
         const NAME: &'static str = "session";
     }
+    impl IdKind for Environment {
+        const PREFIX: &'static str = "env_";
+        const NAME: &'static str = "environment share";
+    }
 }
 
 /// A tenant: nothing ever crosses its border.
@@ -177,6 +183,8 @@ pub type EventId = Id<kind::Event>;
 pub type RequestId = Id<kind::Request>;
 /// One live connection of an agent to the hub.
 pub type SessionId = Id<kind::Session>;
+/// What one agent exposes, handed to teammates by a code.
+pub type EnvironmentId = Id<kind::Environment>;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ pub mod recorded;
 pub mod agent;
 pub mod aggregate;
 pub mod claim;
+pub mod environment;
 pub mod node;
 pub mod share;
 pub mod tunnel;

@@ -12,8 +12,10 @@ use uuid::Uuid;
 use crate::view::{self, Applied, KeptView, Mark, Pool, View, ViewError};
 
 mod apply;
+mod people;
 mod query;
 
+pub use people::{Numbers, TeammateRow};
 pub use query::{
     AgentRow, FormerShare, KeyRow, Page, PageRequest, ShareFilter, ShareKey, ShareRow, TunnelFilter,
     TunnelRow,

@@ -1,4 +1,5 @@
-//! What request paths read: the current state of every workspace, agent, tunnel, share and claim, in memory.
+//! What request paths read: the current state of every workspace, agent, tunnel, share, environment share and claim,
+//! in memory.
 //!
 //! Whoever decided an event applies it here at once, and a reader applies it again in log order; an entry takes the
 //! next revision of its stream and nothing else, so an event seen twice changes nothing and one that came too early
@@ -6,7 +7,7 @@
 //! derived here from share, tunnel, agent, workspace and the caller's clock: nothing waits for a cascade.
 //!
 //! # What ends leaves
-//! Memory is bounded by what is alive: of closed tunnels, ended shares and released claims together only the newest
+//! Memory is bounded by what is alive: of closed tunnels, ended shares of both kinds and released claims together only the newest
 //! [`ENDED_KEPT_MAX`] stay, as whole entries, so that what has just ended is answered as fast and as fully as what
 //! lives. Whoever asks for older ones asks the catalog ([`crate::catalog`], SQLite); visitors with unknown tokens do so
 //! behind the limits on unknown tokens, so that guessing costs the hub no more than it did.
@@ -30,8 +31,9 @@ use domain::{
     agent::{self, Agent, Token},
     aggregate::Aggregate,
     claim::{self, Claim},
+    environment::Environment,
     event::Event,
-    ids::{AgentId, KeyId, ShareId, TunnelId, WorkspaceId},
+    ids::{AgentId, EnvironmentId, KeyId, ShareId, TunnelId, WorkspaceId},
     node::Node,
     recorded::{Recorded, StreamName},
     share::{Ended, RevokeReason, Share},
@@ -44,6 +46,8 @@ use parking_lot::Mutex;
 /// How many closed tunnels, ended shares and released claims are kept, the newest: some megabytes. Long enough that
 /// the catalog, which follows within milliseconds, knows whatever has left.
 pub const ENDED_KEPT_MAX: usize = 4_096;
+
+mod environments;
 
 /// A SHA-256 digest of a secret, by which it is looked up: timing tells nothing about the secret.
 pub type Digest = [u8; 32];
@@ -78,6 +82,13 @@ pub struct Routes {
     shares: DashMap<ShareId, Arc<Entry<Share>>>,
     claims: DashMap<StreamName, Arc<Entry<Claim>>>,
     nodes: DashMap<StreamName, Arc<Entry<Node>>>,
+    environments: DashMap<EnvironmentId, Arc<Entry<Environment>>>,
+    /// Those that have not ended.
+    environments_by_workspace: DashMap<WorkspaceId, BTreeSet<EnvironmentId>>,
+    /// Those that have not ended, by the digest of their code.
+    environments_by_code: DashMap<(WorkspaceId, Digest), EnvironmentId>,
+    /// Those that an agent has joined, lately ended ones too.
+    environments_by_joiner: DashMap<AgentId, BTreeSet<EnvironmentId>>,
     keys_by_digest: DashMap<Digest, (WorkspaceId, KeyId)>,
     agents_by_token: DashMap<Digest, AgentId>,
     shares_by_token: DashMap<Digest, ShareId>,
@@ -99,6 +110,7 @@ enum Gone {
     Tunnel(TunnelId, u64),
     Share(ShareId, u64),
     Claim(StreamName, u64),
+    Environment(EnvironmentId, u64),
 }
 
 /// Who brings an event.
@@ -154,6 +166,7 @@ impl Routes {
             Event::Node(event) => {
                 self.fold(&self.nodes, recorded.stream.clone(), brought, event, |_, _| {});
             }
+            Event::Environment(event) => self.apply_environment(brought, event),
             Event::Access(_) => {}
         }
     }
@@ -184,6 +197,7 @@ impl Routes {
                 Gone::Claim(stream, revision) => {
                     self.claims.remove_if(&stream, |_, entry| entry.revision == revision);
                 }
+                Gone::Environment(id, revision) => self.forget_environment(id, revision),
                 Gone::Share(id, revision) => self.forget_share(id, revision),
             }
         }

@@ -83,6 +83,7 @@ pub enum Frame {
     CheckResult(CheckResult),
     /// As [`Frame::OpenPort`], for a tunnel that carries datagrams.
     OpenUdpPort(OpenPort),
+    CheckReach(CheckReach),
     StreamOpen(StreamOpen),
     StreamAccepted(StreamAccepted),
     StreamRefused(StreamRefused),
@@ -205,6 +206,36 @@ pub struct CheckResult {
     pub json: String,
 }
 
+/// How far a look goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Depth {
+    /// Only whether a stream opens.
+    Tcp,
+    /// As far as TLS.
+    Tls,
+    /// As far as HTTP, inside TLS where the target speaks it.
+    Http,
+    /// As far as the tunnel's protocol goes.
+    Full,
+}
+
+/// Hub to agent: look at a tunnel of the workspace from where you are, over the way that `reach` goes. Answered by
+/// [`CheckResult`]. Optional: an agent that does not know it gives no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CheckReach {
+    pub request: u64,
+    pub tunnel: u128,
+    /// The name that the other side's key is pinned under.
+    pub name: String,
+    /// The target, as its certificate and its `Host` name it; it is not dialled from here.
+    pub host: String,
+    pub port: u16,
+    /// `auto`, `tcp`, `udp`, `http` or `https`.
+    pub protocol: String,
+    pub depth: Depth,
+    pub timeout_ms: u32,
+}
+
 /// What a stream is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum StreamKind {
@@ -307,11 +338,17 @@ impl Frame {
             Self::Check(_) => 23,
             Self::CheckResult(_) => 24,
             Self::OpenUdpPort(_) => 25,
+            Self::CheckReach(_) => 48,
             Self::StreamOpen(_) => 64,
             Self::StreamAccepted(_) => 65,
             Self::StreamRefused(_) => 66,
             Self::StreamAdopt(_) => 67,
         }
+    }
+
+    /// Whether a receiver that does not know this kind may skip it.
+    const fn flags(&self) -> u8 {
+        if matches!(self, Self::CheckReach(_)) { FLAG_OPTIONAL } else { 0 }
     }
 
     /// The bytes of the frame.
@@ -326,6 +363,7 @@ impl Frame {
             return Err(FrameError::TooLarge(length));
         }
         bytes[0..2].copy_from_slice(&self.kind().to_be_bytes());
+        bytes[2] = self.flags();
         bytes[3..7].copy_from_slice(&u32::try_from(length).expect("under BODY_BYTES_MAX").to_be_bytes());
         Ok(bytes)
     }
@@ -347,6 +385,7 @@ impl Frame {
             Self::Check(body) => write(out, body),
             Self::CheckResult(body) => write(out, body),
             Self::OpenUdpPort(body) => write(out, body),
+            Self::CheckReach(body) => write(out, body),
             Self::StreamOpen(body) => write(out, body),
             Self::StreamAccepted(body) => write(out, body),
             Self::StreamRefused(body) => write(out, body),
@@ -392,6 +431,7 @@ impl Frame {
             23 => Self::Check(read(kind, body)?),
             24 => Self::CheckResult(read(kind, body)?),
             25 => Self::OpenUdpPort(read(kind, body)?),
+            48 => Self::CheckReach(read(kind, body)?),
             64 => Self::StreamOpen(read(kind, body)?),
             65 => Self::StreamAccepted(read(kind, body)?),
             66 => Self::StreamRefused(read(kind, body)?),

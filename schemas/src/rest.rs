@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub mod access_logs;
+pub mod environments;
+pub mod services;
+
 /// Distinguishes "absent" from "null" where a PATCH needs it.
 pub type Metadata = BTreeMap<String, Value>;
 
@@ -195,6 +199,15 @@ pub struct Tunnel {
     pub created_at: String,
     pub expires_at: Option<String>,
     pub last_activity_at: Option<String>,
+    /// Connections through its port and by `reach`.
+    #[serde(default)]
+    pub connection_count: u64,
+    /// Bytes to the target, through shares, port and reach.
+    #[serde(default)]
+    pub bytes_in: u64,
+    /// Bytes from the target.
+    #[serde(default)]
+    pub bytes_out: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

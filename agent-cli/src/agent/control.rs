@@ -14,7 +14,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use ring::hmac;
 use schemas::{
     frames::{
-        BODY_BYTES_MAX, CheckResult, Frame, Goodbye, GoodbyeCode, HANDSHAKE_MS_MAX, HEADER_BYTES,
+        BODY_BYTES_MAX, CheckReach, CheckResult, Frame, Goodbye, GoodbyeCode, HANDSHAKE_MS_MAX, HEADER_BYTES,
         HEARTBEAT_MS, Hello, OpenPort, PROTOCOL, Ping, Pong, PortOpened, SESSION_PATH, SILENCE_MS_MAX,
         SUBPROTOCOL, Welcome,
         preface::{Purpose, proof_text},
@@ -38,7 +38,9 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 use wire::side::Carrier;
 
-use super::{Agent, AgentStatus, Carries, check, data, hub_connection, ports, streams, tunnels::Tunnels};
+use super::{
+    Agent, AgentStatus, Carries, check, data, hub_connection, ports, reach_check, streams, tunnels::Tunnels,
+};
 
 /// The waits between tries: twice as long each time, up to this, and a random half of it less. At most 3 s, so that an
 /// agent is back within 5 s of its hub.
@@ -342,6 +344,7 @@ impl Conversation<'_> {
                 agent.0.ports.lock().remove(&closed.tunnel);
             }
             Frame::Check(wanted) => self.check(wanted.request, wanted.tunnel, wanted.timeout_ms),
+            Frame::CheckReach(wanted) => self.check_reach(wanted),
             Frame::Hello(_)
             | Frame::Welcome(_)
             | Frame::TunnelState(_)
@@ -384,6 +387,18 @@ impl Conversation<'_> {
             };
             let json = serde_json::to_string(&found).expect("diagnostics are plain data");
             link.send(Frame::CheckResult(CheckResult { request, json })).await;
+            drop(room);
+        });
+    }
+
+    /// Looks at a tunnel of the workspace from here, where streams live.
+    fn check_reach(&self, wanted: CheckReach) {
+        let Ok(room) = Arc::clone(&self.link.checks).try_acquire_owned() else { return };
+        let (agent, link) = (self.agent.clone(), Arc::clone(self.link));
+        self.agent.on_core(move |local| async move {
+            let found = reach_check::look(&agent, &local, &wanted).await;
+            let json = serde_json::to_string(&found).expect("diagnostics are plain data");
+            link.send(Frame::CheckResult(CheckResult { request: wanted.request, json })).await;
             drop(room);
         });
     }

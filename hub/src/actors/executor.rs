@@ -8,7 +8,8 @@ use domain::{
     agent::{self, Agent},
     aggregate::Aggregate,
     claim::{self, Claim},
-    ids::{AgentId, EventId, RequestId, ShareId, TunnelId, WorkspaceId},
+    environment::{self, Environment},
+    ids::{AgentId, EnvironmentId, EventId, RequestId, ShareId, TunnelId, WorkspaceId},
     node::{self, Node},
     recorded::{Actor as Author, SYSTEM_WORKSPACE, StreamName},
     share::{self, Share},
@@ -86,6 +87,7 @@ struct Inner {
     shares: Directory<Share>,
     claims: Directory<Claim>,
     nodes: Directory<Node>,
+    environments: Directory<Environment>,
 }
 
 impl fmt::Debug for Executor {
@@ -110,6 +112,7 @@ impl Executor {
             shares: DashMap::new(),
             claims: DashMap::new(),
             nodes: DashMap::new(),
+            environments: DashMap::new(),
         }))
     }
 
@@ -154,6 +157,14 @@ impl Executor {
     ) -> Result<Done, ExecuteError<claim::Rejection>> {
         self.execute(&self.0.claims, stream, who, command).await
     }
+    pub async fn environment(
+        &self,
+        id: EnvironmentId,
+        who: Who,
+        command: environment::Command,
+    ) -> Result<Done, ExecuteError<environment::Rejection>> {
+        self.execute(&self.0.environments, StreamName::environment(id), who, command).await
+    }
     pub async fn node(
         &self,
         name: &str,
@@ -172,6 +183,7 @@ impl Executor {
             + inner.shares.len()
             + inner.claims.len()
             + inner.nodes.len()
+            + inner.environments.len()
     }
 
     /// Forgets the addresses of aggregates that went to sleep: called by the timekeeper now and then.
@@ -183,6 +195,7 @@ impl Executor {
         inner.shares.retain(|_, addr| addr.connected());
         inner.claims.retain(|_, addr| addr.connected());
         inner.nodes.retain(|_, addr| addr.connected());
+        inner.environments.retain(|_, addr| addr.connected());
     }
 
     async fn execute<A>(

@@ -7,8 +7,9 @@ use std::{
 };
 
 use domain::{
+    environment,
     event::Event,
-    ids::{ShareId, TunnelId},
+    ids::{EnvironmentId, ShareId, TunnelId},
     recorded::Recorded,
     share,
     time::Timestamp,
@@ -36,6 +37,7 @@ const SLEEPERS_TICKS: u32 = 120;
 enum Due {
     Share(ShareId),
     Tunnel(TunnelId),
+    Environment(EnvironmentId),
 }
 
 /// What is due and when; nothing that has ended.
@@ -82,8 +84,12 @@ impl Timekeeper {
             .all_tunnels()
             .into_iter()
             .filter_map(|(id, entry)| Some((entry.state.open()?.created.expires_at?, Due::Tunnel(id))));
+        let environments = routes.all_environments().into_iter().filter_map(|(id, entry)| {
+            let shared = entry.state.shared.as_ref().filter(|_| entry.state.ended.is_none())?;
+            Some((shared.expires_at, Due::Environment(id)))
+        });
         let mut due = Calendar::default();
-        for (at, what) in shares.chain(tunnels) {
+        for (at, what) in shares.chain(tunnels).chain(environments) {
             due.add(at, what);
         }
         Self { executor, routes, clock, due: Mutex::new(due), _fail_fast: FailFast("timekeeper") }
@@ -103,6 +109,14 @@ impl Timekeeper {
                     self.due.lock().add(at, Due::Tunnel(created.tunnel_id));
                 }
             }
+            Event::Environment(environment::Event::Shared(shared)) => {
+                self.due.lock().add(shared.expires_at, Due::Environment(shared.environment_id));
+            }
+            Event::Environment(environment::Event::Revoked(_) | environment::Event::Expired(_)) => {
+                if let Some(id) = name.strip_prefix("environment-").and_then(|id| id.parse().ok()) {
+                    self.due.lock().remove(Due::Environment(id));
+                }
+            }
             Event::Share(share::Event::Revoked(_) | share::Event::Expired(_)) => {
                 if let Some(id) = name.strip_prefix("share-").and_then(|id| id.parse().ok()) {
                     self.due.lock().remove(Due::Share(id));
@@ -118,6 +132,7 @@ impl Timekeeper {
             | Event::Agent(_)
             | Event::Claim(_)
             | Event::Node(_)
+            | Event::Environment(_)
             | Event::Access(_) => {}
         }
     }
@@ -159,6 +174,14 @@ impl Timekeeper {
                 let Some(owner) = owner else { return true };
                 let who = Who::hub(owner, "timekeeper");
                 settled(self.executor.share(id, who, share::Command::Expire { now }).await)
+            }
+            Due::Environment(id) => {
+                let entry = self.routes.environment(id);
+                let owner =
+                    entry.and_then(|entry| entry.state.shared.as_ref().map(|shared| shared.workspace_id));
+                let Some(owner) = owner else { return true };
+                let who = Who::hub(owner, "timekeeper");
+                settled(self.executor.environment(id, who, environment::Command::Expire { now }).await)
             }
             Due::Tunnel(id) => {
                 let entry = self.routes.tunnel(id);

@@ -133,6 +133,7 @@ impl Rig {
             routes: Arc::clone(&routes),
             executor: executor.clone(),
             running: Arc::clone(&running),
+            usage: Arc::new(crate::usage::Usage::new(clock.clone())),
             clock,
             node: "test".to_owned(),
             boot: Uuid::new_v4(),

@@ -293,6 +293,7 @@ impl AgentSession {
             | Frame::OpenUdpPort(_)
             | Frame::ClosePort(_)
             | Frame::Check(_)
+            | Frame::CheckReach(_)
             | Frame::StreamOpen(_)
             | Frame::StreamAccepted(_)
             | Frame::StreamRefused(_)

@@ -1,10 +1,14 @@
 //! The Control API against a whole hub in the test's process: status, body and what became of it in the log.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its hub has nothing to say")]
 
+mod access_logs;
 mod agents;
+mod environments;
 mod health;
 mod keys;
 mod long_ended;
+mod machines;
 mod methods;
+mod services;
 mod support;
 mod tunnels;

@@ -22,7 +22,7 @@ pub(super) fn event(db: &Transaction<'_>, recorded: &Recorded, event: &Event) ->
             "UPDATE agents SET session = NULL WHERE node = ?1 AND session IS NOT NULL AND boot <> ?2",
             (&started.node, started.boot),
         ),
-        Event::Claim(_) | Event::Access(_) => Ok(()),
+        Event::Claim(_) | Event::Access(_) | Event::Environment(_) => Ok(()),
     }
 }
 
@@ -203,6 +203,10 @@ fn tunnel_event(db: &Transaction<'_>, recorded: &Recorded, event: &tunnel::Event
         tunnel::Event::Paused(_) => set("paused = 1"),
         tunnel::Event::Resumed(_) => set("paused = 0"),
         tunnel::Event::Expired(_) | tunnel::Event::Deleted(_) => set("closed_at = ?3"),
+        // How a service is watched is asked of `Routes`; the row says that something changed.
+        tunnel::Event::HealthConfigured(_) | tunnel::Event::Healthy(_) | tunnel::Event::Unhealthy(_) => {
+            set("paused = paused")
+        }
     }
 }
 

@@ -57,6 +57,19 @@ fn examples() -> Vec<(String, Frame)> {
         (text("close-port"), Frame::ClosePort(ClosePort { tunnel: 2 })),
         (text("check"), Frame::Check(Check { request: 10, tunnel: 2, timeout_ms: 10_000 })),
         (
+            text("check-reach"),
+            Frame::CheckReach(CheckReach {
+                request: 11,
+                tunnel: 2,
+                name: text("web"),
+                host: text("localhost"),
+                port: 8_443,
+                protocol: text("https"),
+                depth: Depth::Full,
+                timeout_ms: 10_000,
+            }),
+        ),
+        (
             text("open-udp-port"),
             Frame::OpenUdpPort(OpenPort { request: 9, tunnel: 2, name: text("dns"), port: 5_353 }),
         ),
