@@ -1,5 +1,4 @@
-//! What request paths read: the current state of every workspace, agent, tunnel, share, environment share and claim,
-//! in memory.
+//! What request paths read: the current state of everything that somebody decides about, in memory.
 //!
 //! Whoever decided an event applies it here at once, and a reader applies it again in log order; an entry takes the
 //! next revision of its stream and nothing else, so an event seen twice changes nothing and one that came too early
