@@ -130,7 +130,6 @@ pub struct EnvironmentRevoked {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvironmentExpired {}
 
-#[expect(clippy::large_enum_variant, reason = "an event is moved once; a box would cost more than the move")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Shared(EnvironmentShared),
