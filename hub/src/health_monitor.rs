@@ -186,8 +186,8 @@ fn trouble(found: &Diagnostics) -> Option<String> {
     let tls = found.tls.as_ref().filter(|step| !step.ok).map(|step| step.detail.clone());
     let steps =
         [("dns", failed(&found.dns)), ("tcp", failed(&found.tcp)), ("udp", failed(&found.udp)), ("tls", tls)];
-    let step = steps.into_iter().chain([("http", failed(&found.http))]);
-    let named = step.filter_map(|(name, detail)| Some(format!("{name}: {}", detail?))).next();
+    let mut all = steps.into_iter().chain([("http", failed(&found.http))]);
+    let named = all.find_map(|(name, detail)| Some(format!("{name}: {}", detail?)));
     named
         .or_else(|| (!found.reachable).then(|| "it does not answer".to_owned()))
         .or_else(|| server_error(found.http.as_ref()?).map(|status| format!("http: it answers {status}")))
@@ -220,7 +220,7 @@ mod tests {
         for (found, expected) in [
             (Diagnostics { tcp: step(false, "refused"), ..well.clone() }, "tcp: refused"),
             (
-                Diagnostics { http: step(true, "HTTP/1.1 503 Service Unavailable"), ..well.clone() },
+                Diagnostics { http: step(true, "HTTP/1.1 503 Service Unavailable"), ..well },
                 "http: it answers 503",
             ),
             (Diagnostics::default(), "it does not answer"),

@@ -96,13 +96,13 @@ impl UsageRecorder {
     pub async fn record(&self) {
         for (workspace, used) in self.usage.take() {
             for tunnels in used.chunks(TUNNELS_PER_EVENT) {
-                self.append(workspace, tunnels.to_vec()).await;
+                self.append(workspace, tunnels).await;
             }
         }
     }
 
-    async fn append(&self, workspace: WorkspaceId, tunnels: Vec<TunnelUse>) {
-        let event = Event::Access(access::Event::TunnelsUsed(TunnelsUsed { tunnels: tunnels.clone() }));
+    async fn append(&self, workspace: WorkspaceId, tunnels: &[TunnelUse]) {
+        let event = Event::Access(access::Event::TunnelsUsed(TunnelsUsed { tunnels: tunnels.to_vec() }));
         let encoded = event.encode();
         let append = Append {
             stream: StreamName::usage(workspace, self.boot),
@@ -128,7 +128,7 @@ impl UsageRecorder {
             }
             Err(error) => {
                 tracing::debug!(%error, "the use of tunnels was not recorded, it is tried again");
-                for used in &tunnels {
+                for used in tunnels {
                     self.usage.merge(workspace, used);
                 }
             }
