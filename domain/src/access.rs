@@ -115,25 +115,50 @@ pub struct Visitor {
     pub path: String,
 }
 
+/// What one tunnel carried for some seconds, beside its shares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelUse {
+    pub tunnel_id: TunnelId,
+    /// Connections, and sessions of UDP, that were opened.
+    pub connections: u64,
+    /// Bytes to the target, of connections that have ended; sealed ones with what sealing adds.
+    pub bytes_in: u64,
+    /// Bytes from the target, likewise.
+    pub bytes_out: u64,
+    pub last_activity_at: Timestamp,
+}
+
+/// Tunnels of a workspace were used through their ports or by agents that reach them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelsUsed {
+    pub tunnels: Vec<TunnelUse>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Accessed(ShareAccessed),
+    TunnelsUsed(TunnelsUsed),
 }
 
 impl Event {
     pub fn type_and_version(&self) -> (&'static str, u16) {
         match self {
             Self::Accessed(_) => ("share.accessed", 1),
+            Self::TunnelsUsed(_) => ("usage.recorded", 1),
         }
     }
     pub(crate) fn data(&self) -> String {
         match self {
             Self::Accessed(payload) => json(payload),
+            Self::TunnelsUsed(payload) => json(payload),
         }
     }
     pub(crate) fn read(event_type: &str, version: u16, data: &str) -> Read<Self> {
         match (event_type, version) {
             ("share.accessed", 1) => parse(data, Self::Accessed),
+            ("usage.recorded", 1) => parse(data, Self::TunnelsUsed),
             _ => Ok(None),
         }
     }

@@ -37,6 +37,8 @@ pub enum ClaimKind {
     Slug,
     /// An `Idempotency-Key` of a caller.
     Idempotency,
+    /// The code of a living environment share, within a workspace.
+    EnvironmentCode,
 }
 
 impl ClaimKind {
@@ -47,13 +49,14 @@ impl ClaimKind {
             Self::TunnelPort => "port",
             Self::Slug => "slug",
             Self::Idempotency => "idempotency",
+            Self::EnvironmentCode => "environment",
         }
     }
     /// How long the thing stays out of use after its release, in milliseconds.
     pub const fn quarantine_ms(self) -> i64 {
         match self {
             Self::Slug => SLUG_QUARANTINE_MS,
-            Self::TunnelName | Self::TunnelPort | Self::Idempotency => 0,
+            Self::TunnelName | Self::TunnelPort | Self::Idempotency | Self::EnvironmentCode => 0,
         }
     }
 }

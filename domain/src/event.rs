@@ -6,7 +6,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{access, agent, agent_command, claim, message, node, share, tunnel, workspace};
+use crate::{access, agent, agent_command, claim, environment, message, node, share, tunnel, workspace};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,7 @@ pub enum Event {
     Access(access::Event),
     AgentCommand(agent_command::Event),
     Message(message::Event),
+    Environment(environment::Event),
 }
 
 /// An event as the log stores it, without its place.
@@ -53,6 +54,7 @@ impl Event {
             Self::Access(event) => event.type_and_version(),
             Self::AgentCommand(event) => event.type_and_version(),
             Self::Message(event) => event.type_and_version(),
+            Self::Environment(event) => event.type_and_version(),
         }
     }
 
@@ -69,6 +71,7 @@ impl Event {
             Self::Access(event) => event.data(),
             Self::AgentCommand(event) => event.data(),
             Self::Message(event) => event.data(),
+            Self::Environment(event) => event.data(),
         };
         Encoded { event_type, version, data }
     }
@@ -129,7 +132,8 @@ fn read(event_type: &str, version: u16, data: &str) -> Result<Event, DecodeError
             workspace::Event::read(event_type, version, data).map(|e| e.map(Event::Workspace))
         }
         "agent" => agent::Event::read(event_type, version, data).map(|e| e.map(Event::Agent)),
-        "tunnel" => tunnel::Event::read(event_type, version, data).map(|e| e.map(Event::Tunnel)),
+        "tunnel" | "service" => tunnel::Event::read(event_type, version, data).map(|e| e.map(Event::Tunnel)),
+        "usage" => access::Event::read(event_type, version, data).map(|e| e.map(Event::Access)),
         "share" if event_type == "share.accessed" => {
             access::Event::read(event_type, version, data).map(|e| e.map(Event::Access))
         }
@@ -140,6 +144,9 @@ fn read(event_type: &str, version: u16, data: &str) -> Result<Event, DecodeError
             agent_command::Event::read(event_type, version, data).map(|e| e.map(Event::AgentCommand))
         }
         "message" => message::Event::read(event_type, version, data).map(|e| e.map(Event::Message)),
+        "environment" => {
+            environment::Event::read(event_type, version, data).map(|e| e.map(Event::Environment))
+        }
         _ => Ok(None),
     };
     read.map_err(|error| shape_error(event_type, version, &error))?

@@ -130,6 +130,8 @@ pub mod kind {
     pub enum Command {}
     #[derive(Debug)]
     pub enum Message {}
+    #[derive(Debug)]
+    pub enum Environment {}
 
     impl IdKind for Workspace {
         const PREFIX: &'static str = "ws_";
@@ -171,6 +173,10 @@ pub mod kind {
         const PREFIX: &'static str = "msg_";
         const NAME: &'static str = "message";
     }
+    impl IdKind for Environment {
+        const PREFIX: &'static str = "env_";
+        const NAME: &'static str = "environment share";
+    }
 }
 
 /// A tenant: nothing ever crosses its border.
@@ -193,6 +199,8 @@ pub type SessionId = Id<kind::Session>;
 pub type CommandId = Id<kind::Command>;
 /// A message from one agent to another.
 pub type MessageId = Id<kind::Message>;
+/// What one agent exposes, handed to teammates by a code.
+pub type EnvironmentId = Id<kind::Environment>;
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ pub mod agent;
 pub mod agent_command;
 pub mod aggregate;
 pub mod claim;
+pub mod environment;
 pub mod message;
 pub mod node;
 pub mod share;

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{DecodeError, Event},
-    ids::{AgentId, CommandId, EventId, KeyId, MessageId, RequestId, ShareId, TunnelId, WorkspaceId},
+    ids::{
+        AgentId, CommandId, EnvironmentId, EventId, KeyId, MessageId, RequestId, ShareId, TunnelId,
+        WorkspaceId,
+    },
     time::Timestamp,
 };
 
@@ -85,6 +88,9 @@ impl StreamName {
     pub fn message(id: MessageId) -> Self {
         Self::of("message", id)
     }
+    pub fn environment(id: EnvironmentId) -> Self {
+        Self::of("environment", id)
+    }
     /// A claim's stream: `digest` is the hex SHA-256 of the claimed key, so that any text can be claimed.
     pub fn claim(kind: crate::claim::ClaimKind, digest: &str) -> Self {
         Self::of("claim", format_args!("{}-{digest}", kind.name()))
@@ -95,6 +101,10 @@ impl StreamName {
     /// Accesses of one share as one boot of one node saw them: a stream with one writer.
     pub fn accesses(share: ShareId, boot: uuid::Uuid) -> Self {
         Self::of("access", format_args!("{share}-{}", boot.as_simple()))
+    }
+    /// How much the tunnels of a workspace carried as one boot of one node saw it: a stream with one writer.
+    pub fn usage(workspace: WorkspaceId, boot: uuid::Uuid) -> Self {
+        Self::of("access", format_args!("usage-{workspace}-{}", boot.as_simple()))
     }
     pub fn as_str(&self) -> &str {
         &self.0

@@ -21,6 +21,12 @@ use crate::{
     time::Timestamp,
 };
 
+mod health;
+
+pub use health::{
+    Finding, Health, HealthConfigured, INTERVAL_S_MAX, INTERVAL_S_MIN, ServiceHealthy, ServiceUnhealthy,
+};
+
 /// The most that a tunnel's metadata may take, as JSON text (bytes).
 pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 
@@ -124,6 +130,9 @@ pub enum Event {
     Resumed(TunnelResumed),
     Expired(TunnelExpired),
     Deleted(TunnelDeleted),
+    HealthConfigured(HealthConfigured),
+    Healthy(ServiceHealthy),
+    Unhealthy(ServiceUnhealthy),
 }
 
 impl Event {
@@ -137,6 +146,9 @@ impl Event {
             Self::Resumed(_) => ("tunnel.resumed", 1),
             Self::Expired(_) => ("tunnel.expired", 1),
             Self::Deleted(_) => ("tunnel.deleted", 1),
+            Self::HealthConfigured(_) => ("service.health_configured", 1),
+            Self::Healthy(_) => ("service.healthy", 1),
+            Self::Unhealthy(_) => ("service.unhealthy", 1),
         }
     }
     pub(crate) fn data(&self) -> String {
@@ -149,6 +161,9 @@ impl Event {
             Self::Resumed(payload) => json(payload),
             Self::Expired(payload) => json(payload),
             Self::Deleted(payload) => json(payload),
+            Self::HealthConfigured(payload) => json(payload),
+            Self::Healthy(payload) => json(payload),
+            Self::Unhealthy(payload) => json(payload),
         }
     }
     pub(crate) fn read(event_type: &str, version: u16, data: &str) -> Read<Self> {
@@ -161,6 +176,9 @@ impl Event {
             ("tunnel.resumed", 1) => parse(data, Self::Resumed),
             ("tunnel.expired", 1) => parse(data, Self::Expired),
             ("tunnel.deleted", 1) => parse(data, Self::Deleted),
+            ("service.health_configured", 1) => parse(data, Self::HealthConfigured),
+            ("service.healthy", 1) => parse(data, Self::Healthy),
+            ("service.unhealthy", 1) => parse(data, Self::Unhealthy),
             _ => Ok(None),
         }
     }
@@ -193,6 +211,9 @@ pub enum Command {
     Delete {
         reason: DeleteReason,
     },
+    ConfigureHealth(HealthConfigured),
+    /// Watching it has shown this.
+    Find(Finding),
 }
 
 /// What can stand in the way.
@@ -211,6 +232,8 @@ pub enum Rejection {
     ExpiryPast,
     #[error("the tunnel's time is not over")]
     NotDue,
+    #[error("a health check's interval is {INTERVAL_S_MIN}-{INTERVAL_S_MAX} seconds")]
+    IntervalRange,
 }
 
 /// What the owner can see of a tunnel's condition.
@@ -234,6 +257,7 @@ pub struct Details {
     pub metadata: Metadata,
     pub paused: bool,
     pub condition: Condition,
+    pub health: Health,
 }
 
 /// A tunnel's life.
@@ -273,7 +297,8 @@ impl Aggregate for Tunnel {
                 Command::Delete { .. }
                 | Command::Expire { .. }
                 | Command::MarkDisconnected { .. }
-                | Command::SessionEnded { .. },
+                | Command::SessionEnded { .. }
+                | Command::Find(_),
             ) => {
                 return Ok(vec![]);
             }
@@ -306,6 +331,8 @@ impl Aggregate for Tunnel {
                 Some(_) | None => Err(Rejection::NotDue),
             },
             Command::Delete { reason } => Ok(vec![Event::Deleted(TunnelDeleted { reason: *reason })]),
+            Command::ConfigureHealth(config) => details.health.configure(config),
+            Command::Find(finding) => Ok(details.health.find(finding)),
         }
     }
 
@@ -318,6 +345,7 @@ impl Aggregate for Tunnel {
                     metadata: Metadata::new(),
                     paused: false,
                     condition: Condition::Connecting,
+                    health: Health::default(),
                 }));
             }
             (state @ Self::Open(_), Event::Expired(_) | Event::Deleted(_)) => {
@@ -437,6 +465,11 @@ impl Details {
             }
             Event::Paused(_) => self.paused = true,
             Event::Resumed(_) => self.paused = false,
+            Event::HealthConfigured(config) => self.health.evolve_config(config),
+            Event::Healthy(_) => self.health.finding = Some(Finding::Healthy),
+            Event::Unhealthy(found) => {
+                self.health.finding = Some(Finding::Unhealthy { reason: found.reason.clone() });
+            }
             Event::Created(_) | Event::Expired(_) | Event::Deleted(_) => {}
         }
     }

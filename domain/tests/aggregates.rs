@@ -11,12 +11,14 @@ use domain::{
     agent_command::{self, AgentCommand, Order, Outcome},
     aggregate::Aggregate,
     claim::{self, Claim, ClaimKind},
+    environment::{self, Environment},
     event::Event,
     ids::Id,
     message::{self, Message},
     names::Name,
     node::{self, Node},
     policy::{methods::Method, paths::PathRule},
+    recorded::Actor,
     share::{self, Share},
     target::{Protocol, Target},
     time::Timestamp,
@@ -192,9 +194,19 @@ fn tunnel_updated([_, a, b, c]: Draw) -> tunnel::TunnelUpdated {
         is_public: flag(c / 2).then_some(flag(a / 4)),
     }
 }
+fn watched(n: u8) -> tunnel::HealthConfigured {
+    tunnel::HealthConfigured { enabled: flag(n), interval_seconds: u32::from(n % 5) * 10 }
+}
+fn finding(n: u8) -> tunnel::Finding {
+    if flag(n) {
+        tunnel::Finding::Healthy
+    } else {
+        tunnel::Finding::Unhealthy { reason: "refused".to_owned() }
+    }
+}
 fn tunnel_command(draw: Draw) -> tunnel::Command {
     let [kind, a, _, _] = draw;
-    match kind % 12 {
+    match kind % 14 {
         0..3 => tunnel::Command::Create { tunnel: tunnel_created(draw), now: at(a) },
         3 | 4 => tunnel::Command::Update(tunnel_updated(draw)),
         5 => tunnel::Command::MarkConnected { session_id: id(a) },
@@ -203,12 +215,14 @@ fn tunnel_command(draw: Draw) -> tunnel::Command {
         8 => tunnel::Command::Pause,
         9 => tunnel::Command::Resume,
         10 => tunnel::Command::Expire { now: at(a) },
+        11 => tunnel::Command::ConfigureHealth(watched(a)),
+        12 => tunnel::Command::Find(finding(a)),
         _ => tunnel::Command::Delete { reason: tunnel::DeleteReason::Requested },
     }
 }
 fn tunnel_event(draw: Draw) -> tunnel::Event {
     let [kind, a, _, _] = draw;
-    match kind % 8 {
+    match kind % 11 {
         0 => tunnel::Event::Created(tunnel_created(draw)),
         1 => tunnel::Event::Updated(tunnel_updated(draw)),
         2 => tunnel::Event::Connected(tunnel::TunnelConnected { session_id: id(a) }),
@@ -216,6 +230,9 @@ fn tunnel_event(draw: Draw) -> tunnel::Event {
         4 => tunnel::Event::Paused(tunnel::TunnelPaused {}),
         5 => tunnel::Event::Resumed(tunnel::TunnelResumed {}),
         6 => tunnel::Event::Expired(tunnel::TunnelExpired {}),
+        7 => tunnel::Event::HealthConfigured(watched(a)),
+        8 => tunnel::Event::Healthy(tunnel::ServiceHealthy {}),
+        9 => tunnel::Event::Unhealthy(tunnel::ServiceUnhealthy { reason: "refused".to_owned() }),
         _ => tunnel::Event::Deleted(tunnel::TunnelDeleted { reason: tunnel::DeleteReason::AgentDeleted }),
     }
 }
@@ -258,6 +275,64 @@ fn share_event(draw: Draw) -> share::Event {
         0 => share::Event::Created(share_created(draw)),
         1 => share::Event::Revoked(share::ShareRevoked { reason: revoke_reason(a) }),
         _ => share::Event::Expired(share::ShareExpired {}),
+    }
+}
+
+// Environment share ---------------------------------------------------------------------------------------------
+
+fn environment_shared([_, a, b, c]: Draw) -> environment::EnvironmentShared {
+    environment::EnvironmentShared {
+        environment_id: id(0),
+        workspace_id: id(0),
+        agent_id: id(a),
+        owner: Actor::Key(id(b)),
+        name: flag(b).then(|| name(b)),
+        expires_at: at(c),
+        require_approval: flag(a),
+        routes: (0..c % 3)
+            .map(|n| environment::Route {
+                tunnel_id: id(n),
+                name: name(n),
+                target: target(n),
+                protocol: Protocol::Tcp,
+            })
+            .collect(),
+        draw: u32::from(b),
+        code_hash: hash(b),
+    }
+}
+fn opened_ports(a: u8, b: u8) -> Vec<environment::OpenedPort> {
+    (0..a % 3).map(|n| environment::OpenedPort { tunnel_id: id(n), local_port: u16::from(b % 4) }).collect()
+}
+fn environment_command(draw: Draw) -> environment::Command {
+    let [kind, a, b, c] = draw;
+    let (agent_id, decision, now) = (id(a), uuid(b), at(c));
+    match kind % 8 {
+        0 | 1 => environment::Command::Share { environment: Box::new(environment_shared(draw)), now: at(b) },
+        2 => environment::Command::Join { agent_id, now },
+        3 => environment::Command::Approve { agent_id, decision, now },
+        4 => environment::Command::Deny { agent_id, decision, now },
+        5 => environment::Command::NotePorts { agent_id, ports: opened_ports(b, c) },
+        6 => environment::Command::Revoke { reason: environment::RevokeReason::Requested },
+        _ => environment::Command::Expire { now },
+    }
+}
+fn environment_event(draw: Draw) -> environment::Event {
+    let [kind, a, b, c] = draw;
+    let (agent_id, decision) = (id(a), uuid(b));
+    match kind % 8 {
+        0 => environment::Event::Shared(environment_shared(draw)),
+        1 => environment::Event::JoinRequested(environment::JoinRequested { agent_id }),
+        2 => environment::Event::JoinApproved(environment::JoinApproved { agent_id, decision }),
+        3 => environment::Event::JoinDenied(environment::JoinDenied { agent_id, decision }),
+        4 => environment::Event::Joined(environment::EnvironmentJoined { agent_id }),
+        5 => {
+            environment::Event::PortsOpened(environment::PortsOpened { agent_id, ports: opened_ports(b, c) })
+        }
+        6 => environment::Event::Revoked(environment::EnvironmentRevoked {
+            reason: environment::RevokeReason::AgentDeleted,
+        }),
+        _ => environment::Event::Expired(environment::EnvironmentExpired {}),
     }
 }
 
@@ -414,6 +489,7 @@ proptest! {
         let _tunnel: Tunnel = live(&mapped(&draws, tunnel_command));
         let _share: Share = live(&mapped(&draws, share_command));
         let _claim: Claim = live(&mapped(&draws, claim_command));
+        let _environment: Environment = live(&mapped(&draws, environment_command));
         let _workspace: Workspace = live(&mapped(&draws, workspace_command));
         let _command: AgentCommand = live(&mapped(&draws, order_command));
         let _message: Message = live(&mapped(&draws, message_command));
@@ -450,6 +526,7 @@ proptest! {
         let _tunnel: Tunnel = replay(&mapped(&draws, tunnel_event));
         let _share: Share = replay(&mapped(&draws, share_event));
         let _claim: Claim = replay(&mapped(&draws, claim_event));
+        let _environment: Environment = replay(&mapped(&draws, environment_event));
         let _workspace: Workspace = replay(&mapped(&draws, workspace_event));
         let _command: AgentCommand = replay(&mapped(&draws, order_event));
         let _message: Message = replay(&mapped(&draws, message_event));
@@ -465,6 +542,8 @@ proptest! {
         let _tunnel = replay::<Tunnel>(&mapped(&events, tunnel_event)).decide(&tunnel_command(command));
         let _share = replay::<Share>(&mapped(&events, share_event)).decide(&share_command(command));
         let _claim = replay::<Claim>(&mapped(&events, claim_event)).decide(&claim_command(command));
+        let _environment =
+            replay::<Environment>(&mapped(&events, environment_event)).decide(&environment_command(command));
         let _workspace = replay::<Workspace>(&mapped(&events, workspace_event)).decide(&workspace_command(command));
         let _command = replay::<AgentCommand>(&mapped(&events, order_event)).decide(&order_command(command));
         let _message = replay::<Message>(&mapped(&events, message_event)).decide(&message_command(command));

@@ -12,12 +12,14 @@ use domain::{
     agent::{self, Capability, ClientType, DisconnectReason, Token},
     agent_command::{self, Order, Outcome},
     claim::{self, ClaimKind},
+    environment::{self, OpenedPort},
     event::{DecodeError, Event},
     ids::Id,
     message,
     names::{Description, Name},
     node,
     policy::{methods::Method, paths::PathRule},
+    recorded::Actor,
     share::{self, RevokeReason},
     target::{Protocol, Target},
     time::Timestamp,
@@ -28,7 +30,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// The number of arms of [`place`].
-const TYPES: usize = 32;
+const TYPES: usize = 44;
 
 /// Where an event's type stands among all: a new type does not compile until it has a place here, and has no place
 /// until [`examples`] has one of it.
@@ -66,6 +68,18 @@ fn place(event: &Event) -> usize {
         Event::Message(message::Event::Sent(_)) => 29,
         Event::Message(message::Event::Read(_)) => 30,
         Event::Message(message::Event::Expired(_)) => 31,
+        Event::Tunnel(tunnel::Event::HealthConfigured(_)) => 32,
+        Event::Tunnel(tunnel::Event::Healthy(_)) => 33,
+        Event::Tunnel(tunnel::Event::Unhealthy(_)) => 34,
+        Event::Environment(environment::Event::Shared(_)) => 35,
+        Event::Environment(environment::Event::JoinRequested(_)) => 36,
+        Event::Environment(environment::Event::JoinApproved(_)) => 37,
+        Event::Environment(environment::Event::JoinDenied(_)) => 38,
+        Event::Environment(environment::Event::Joined(_)) => 39,
+        Event::Environment(environment::Event::PortsOpened(_)) => 40,
+        Event::Environment(environment::Event::Revoked(_)) => 41,
+        Event::Environment(environment::Event::Expired(_)) => 42,
+        Event::Access(access::Event::TunnelsUsed(_)) => 43,
     }
 }
 
@@ -86,6 +100,40 @@ fn hash(digit: char) -> String {
 }
 fn token(digit: char) -> Token {
     Token { token_hash: hash(digit), expires_at: at(30 * 86_400), key_id: Some(id(4)) }
+}
+
+fn environments() -> [environment::Event; 8] {
+    [
+        environment::Event::Shared(environment::EnvironmentShared {
+            environment_id: id(12),
+            workspace_id: id(7),
+            agent_id: id(1),
+            owner: Actor::Key(id(4)),
+            name: Some(name("Bug #123 debugging")),
+            expires_at: at(86_400),
+            require_approval: true,
+            routes: vec![environment::Route {
+                tunnel_id: id(2),
+                name: name("prod-db"),
+                target: Target { host: "localhost".to_owned(), port: 5432 },
+                protocol: Protocol::Tcp,
+            }],
+            draw: 0,
+            code_hash: hash('c'),
+        }),
+        environment::Event::JoinRequested(environment::JoinRequested { agent_id: id(8) }),
+        environment::Event::JoinApproved(environment::JoinApproved { agent_id: id(8), decision: uuid(30) }),
+        environment::Event::JoinDenied(environment::JoinDenied { agent_id: id(8), decision: uuid(31) }),
+        environment::Event::Joined(environment::EnvironmentJoined { agent_id: id(8) }),
+        environment::Event::PortsOpened(environment::PortsOpened {
+            agent_id: id(8),
+            ports: vec![OpenedPort { tunnel_id: id(2), local_port: 5432 }],
+        }),
+        environment::Event::Revoked(environment::EnvironmentRevoked {
+            reason: environment::RevokeReason::AgentDeleted,
+        }),
+        environment::Event::Expired(environment::EnvironmentExpired {}),
+    ]
 }
 
 /// An example of every type in its newest version, every optional field present.
@@ -194,6 +242,9 @@ fn examples() -> Vec<Event> {
         tunnel::Event::Resumed(tunnel::TunnelResumed {}),
         tunnel::Event::Expired(tunnel::TunnelExpired {}),
         tunnel::Event::Deleted(tunnel::TunnelDeleted { reason: DeleteReason::AgentDeleted }),
+        tunnel::Event::HealthConfigured(tunnel::HealthConfigured { enabled: true, interval_seconds: 30 }),
+        tunnel::Event::Healthy(tunnel::ServiceHealthy {}),
+        tunnel::Event::Unhealthy(tunnel::ServiceUnhealthy { reason: "tcp: connection refused".to_owned() }),
     ];
     let shares = [
         share::Event::Created(share::ShareCreated {
@@ -258,6 +309,16 @@ fn examples() -> Vec<Event> {
     examples.push(Event::Access(access::Event::Accessed(accesses())));
     examples.extend(commands.map(Event::AgentCommand));
     examples.extend(messages.map(Event::Message));
+    examples.extend(environments().map(Event::Environment));
+    examples.push(Event::Access(access::Event::TunnelsUsed(access::TunnelsUsed {
+        tunnels: vec![access::TunnelUse {
+            tunnel_id: id(2),
+            connections: 3,
+            bytes_in: 1_024,
+            bytes_out: 1_048_576,
+            last_activity_at: at(60),
+        }],
+    })));
     examples
 }
 
@@ -413,6 +474,7 @@ fn only_these_fields_may_be_absent() {
         "agent.token_issued.v1 label",
         "agent.token_issued.v1 name",
         "claim.released.v1 quarantinedUntil",
+        "environment.shared.v1 name",
         "key.created.v1 expiresAt",
         "message.sent.v1 keyId",
         "message.sent.v1 topic",
@@ -480,13 +542,15 @@ fn every_word_that_events_use_is_spelled_for_ever() {
         &[C::Cursor, C::ClaudeCode, C::Codex, C::Devin, C::GithubActions, C::Cli, C::Sdk, C::Other],
         "cursor claude-code codex devin github-actions cli sdk other",
     );
+    use environment::RevokeReason as V;
+    words(&[V::Requested, V::AgentDeleted], "requested agent_deleted");
     words(&[DeleteReason::Requested, DeleteReason::AgentDeleted], "requested agent_deleted");
     use RevokeReason as R;
     words(&[R::Requested, R::TunnelDeleted, R::TunnelExpired], "requested tunnel_deleted tunnel_expired");
     use ClaimKind as K;
     words(
-        &[K::TunnelName, K::TunnelPort, K::Slug, K::Idempotency],
-        "tunnel_name tunnel_port slug idempotency",
+        &[K::TunnelName, K::TunnelPort, K::Slug, K::Idempotency, K::EnvironmentCode],
+        "tunnel_name tunnel_port slug idempotency environment_code",
     );
     for (outcome, spelled) in [
         (Outcome::Done { result: Value::Null }, r#"{"kind":"done","result":null}"#),

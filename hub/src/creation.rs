@@ -27,6 +27,10 @@ use crate::{
     tunnel_ports,
 };
 
+mod subdomain;
+
+pub use subdomain::former_public_shares;
+
 /// How many names `postgres`, `postgres-2`, … are tried before the caller is asked for one.
 const NAMES_TRIED_MAX: usize = 1_000;
 /// How many tunnels can be renamed at the same moment.
@@ -278,18 +282,7 @@ impl Creator {
     ) -> Result<Done, CreateError> {
         let entry = self.routes.tunnel(tunnel_id).ok_or(CreateError::TunnelUnknown(tunnel_id))?;
         let details = entry.state.open().ok_or(CreateError::TunnelUnknown(tunnel_id))?;
-        let new = NewShare {
-            tunnel_id,
-            name: details.created.name.clone(),
-            description: None,
-            expires_at: None,
-            allowed_paths: None,
-            allowed_methods: None,
-            rate_limit_per_min: None,
-            subdomain: None,
-            public: true,
-            read_only: true,
-        };
+        let new = subdomain::public_link(tunnel_id, details, None);
         if public_share(&self.routes, tunnel_id).is_some() {
             return Ok(Done { position: 0, revision: entry.revision });
         }

@@ -16,6 +16,9 @@ pub mod readers;
 pub mod actors;
 pub mod creation;
 pub mod device_login;
+pub mod diagnostics;
+pub mod environments;
+pub mod health_monitor;
 
 pub mod edge;
 pub mod gateway;
@@ -26,6 +29,7 @@ pub mod streams;
 pub mod tls;
 pub mod tunnel_ports;
 pub mod udp_ports;
+pub mod usage;
 
 pub mod api;
 

@@ -41,14 +41,17 @@ use crate::{
     clock::{SharedClock, SystemClock},
     core::Core,
     creation::{Creator, PortPool},
+    diagnostics::Kept,
     edge::{
         self, Edge, EdgeDeps, EdgeOptions, Entrance,
         recorder::{Recorder, RecorderDeps, RecorderOptions},
     },
+    environments::{Codes, Environments},
     gateway::{
         self, Gateway, GatewaySettings,
         acceptor::{self, AcceptorSettings, Speech},
     },
+    health_monitor::HealthMonitor,
     limits::{Limiter, kept::KeptFile},
     links::Links,
     metrics::Metrics,
@@ -64,6 +67,7 @@ use crate::{
         plan::{self, Plan},
     },
     tunnel_ports::{TunnelPortSettings, TunnelPorts},
+    usage::{Usage, UsageRecorder},
 };
 
 /// How many addresses, keys and shares the limiter knows at once; further ones share by address prefix.
@@ -202,7 +206,9 @@ impl Hub {
             core.clock.clone(),
             port_pool(&core, &settings),
         ));
+        let usage = Arc::new(Usage::new(core.clock.clone()));
         let gateway = Gateway::start(gateway::Parts {
+            usage: Arc::clone(&usage),
             routes: Arc::clone(&core.routes),
             executor: core.executor.clone(),
             creator: Arc::clone(&creator),
@@ -269,7 +275,25 @@ impl Hub {
                 "links begin with a guess: set link_base_url (--link-base-url) to what visitors use"
             );
         }
+        let codes = core.keyring.secret("environment-codes");
+        let codes = Codes::new(&codes.context("while making the key of environment codes")?);
+        let environments = Arc::new(Environments::new(
+            core.executor.clone(),
+            Arc::clone(&core.routes),
+            gateway.clone(),
+            core.clock.clone(),
+            codes,
+        ));
+        let diagnostics = Arc::new(Kept::new(Arc::clone(&core.routes), core.clock.clone()));
+        let health = Arc::new(HealthMonitor::new(
+            Arc::clone(&core.routes),
+            core.executor.clone(),
+            gateway.clone(),
+            Arc::clone(&diagnostics),
+        ));
         let ports = web::Data::new(Ports {
+            environments: Arc::clone(&environments),
+            diagnostics,
             former: former_shares(views.catalog()),
             settings: Arc::clone(&settings),
             clock: core.clock.clone(),
@@ -283,6 +307,7 @@ impl Hub {
             running: Arc::clone(&running),
             catalog: views.catalog(),
             accesses: views.accesses(),
+            readings: crate::api::access_logs::Readings::default(),
             views: Arc::clone(&views),
             recorder,
             edge: Arc::clone(&edge.metrics),
@@ -316,10 +341,15 @@ impl Hub {
             tunnel_ports: tunnel_ports.clone(),
             running,
             timekeeper: Arc::clone(&timekeeper),
+            environments,
+            health: Arc::clone(&health),
         });
         tasks.spawn_on(follower.run(stop.clone()), data_plane.handle());
         tasks.spawn_on(timekeeper.run(stop.clone()), data_plane.handle());
         tasks.spawn_on(limits_file.keep(limiter, stop.clone()), data_plane.handle());
+        tasks.spawn_on(health.run(stop.clone()), data_plane.handle());
+        let recording = UsageRecorder { usage, log: core.log.clone(), clock: core.clock.clone(), boot };
+        tasks.spawn_on(recording.run(stop.clone()), data_plane.handle());
         let certificates = tls.certificates();
         if let Some(keeper) = keeper {
             tasks.spawn_on(keeper.run(stop.clone()), data_plane.handle());

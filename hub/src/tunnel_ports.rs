@@ -353,11 +353,19 @@ async fn carry(
         local.open(admitted.agent, &links::port_open(tunnel, StreamKind::Tcp, peer.to_string()))
     {
         // Bytes go on their way at once; a refusal resets what sent them.
-        return Some(relay(Tcp::from(socket), stream, any_cancelled(admitted.tokens)).await);
+        admitted.used.opened();
+        let relayed = relay(Tcp::from(socket), stream, any_cancelled(admitted.tokens)).await;
+        admitted.used.carried(&relayed);
+        return Some(relayed);
     }
     // Boxed: what opening takes is not to be kept for as long as the connection lives.
     match Box::pin(gateway.open(admitted.agent, tunnel, StreamKind::Tcp, &peer.to_string())).await {
-        Ok(upstream) => Some(relay(Tcp::from(socket), upstream, any_cancelled(admitted.tokens)).await),
+        Ok(upstream) => {
+            admitted.used.opened();
+            let relayed = relay(Tcp::from(socket), upstream, any_cancelled(admitted.tokens)).await;
+            admitted.used.carried(&relayed);
+            Some(relayed)
+        }
         Err(error) => {
             tracing::debug!(%tunnel, %error, "a tunnel connection could not be opened");
             reset(socket);

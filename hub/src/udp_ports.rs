@@ -121,6 +121,8 @@ impl Host for TunnelHost {
 async fn serve(gateway: &Gateway, local: &Local, tunnel: TunnelId, peer: Peer) {
     let (over, address) = (peer.over(), peer.address().to_string());
     let Ok(admitted) = gateway.admit(tunnel) else { return peer.refuse().await };
+    // A session is counted; what datagrams carry is not.
+    admitted.used.opened();
     let ended = any_cancelled(admitted.tokens);
     let open = links::port_open(tunnel, StreamKind::Udp, address.clone());
     let carried = if let Some(stream) = local.open(admitted.agent, &open) {

@@ -28,12 +28,14 @@ use crate::view::{self, Applied, KeptView, Mark, Pool, View, ViewError, position
 
 mod facets;
 mod query;
+mod stats;
 mod summary;
 
 pub use query::{
     AccessFilter, AccessLogReader, AccessPage, AccessRow, Opener, SCAN_EVENTS_MAX, WALK_EVENTS_MAX,
 };
-pub use summary::ShareTotals;
+pub use stats::{AccessStats, Top};
+pub use summary::{ShareTotals, TunnelTotals};
 
 use summary::Summary;
 

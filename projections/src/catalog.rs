@@ -13,9 +13,11 @@ use crate::view::{self, Applied, KeptView, Mark, Pool, View, ViewError};
 
 mod apply;
 mod commands;
+mod people;
 mod query;
 
 pub use commands::CommandRow;
+pub use people::{Numbers, TeammateRow};
 pub use query::{
     AgentRow, FormerShare, KeyRow, Page, PageRequest, ShareFilter, ShareKey, ShareRow, TunnelFilter,
     TunnelRow,

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    access::{self, Access, Completion, Denied, ShareAccessed, Visitor},
+    access::{self, Access, Completion, Denied, ShareAccessed, TunnelUse, TunnelsUsed, Visitor},
     agent::{self, Agent, AgentConnected, AgentRegistered, DisconnectReason, Token},
     aggregate::Aggregate,
     claim::{self, Claim, ClaimKind, ClaimTaken},
+    environment::{self, Environment, EnvironmentShared},
     event::Event,
-    ids::{AgentId, EventId, KeyId, SessionId, ShareId, TunnelId, WorkspaceId},
+    ids::{AgentId, EnvironmentId, EventId, KeyId, SessionId, ShareId, TunnelId, WorkspaceId},
     names::Name,
     node::{self, Node, NodeStarted},
     recorded::{Actor, Family, Personal, Recorded, StreamName},
@@ -58,6 +59,9 @@ pub(crate) fn tunnel_id(number: u8) -> TunnelId {
 }
 pub(crate) fn share_id(number: u8) -> ShareId {
     ShareId::new(id(0x400 + u128::from(number)))
+}
+pub(crate) fn environment_id(number: u8) -> EnvironmentId {
+    EnvironmentId::new(id(0x700 + u128::from(number)))
 }
 pub(crate) fn key_id(number: u8) -> KeyId {
     KeyId::new(id(0x500 + u128::from(number)))
@@ -170,13 +174,23 @@ impl World {
         Token { token_hash: hex(digit), expires_at: self.now().plus_ms(life_ms), key_id: key.map(key_id) }
     }
     pub(crate) fn register(&mut self, number: u8, label: &str, token: Token) {
+        self.register_as(number, label, "alice", false, token);
+    }
+    pub(crate) fn register_as(
+        &mut self,
+        number: u8,
+        label: &str,
+        called: &str,
+        ephemeral: bool,
+        token: Token,
+    ) {
         let agent = AgentRegistered {
             agent_id: agent_id(number),
             workspace_id: workspace_id(number % 2),
             label: name(label),
-            name: name("alice"),
+            name: name(called),
             client_type: Some(agent::ClientType::ClaudeCode),
-            ephemeral: false,
+            ephemeral,
             token,
         };
         let now = self.now();
@@ -248,6 +262,51 @@ impl World {
         };
         self.share(number, &share::Command::Create { share, now });
     }
+    pub(crate) fn environment(&mut self, number: u8, command: &environment::Command) {
+        let stream = StreamName::environment(environment_id(number));
+        self.tell::<Environment>(&stream, workspace_id(number % 2), command);
+    }
+    pub(crate) fn share_environment(&mut self, number: u8, agent: u8, life_ms: i64) {
+        let now = self.now();
+        let shared = EnvironmentShared {
+            environment_id: environment_id(number),
+            workspace_id: workspace_id(number % 2),
+            agent_id: agent_id(agent),
+            owner: Actor::Key(key_id(number % 2)),
+            name: None,
+            expires_at: now.plus_ms(life_ms),
+            require_approval: number.is_multiple_of(3),
+            routes: vec![environment::Route {
+                tunnel_id: tunnel_id(number),
+                name: name("web"),
+                target: Target { host: "localhost".to_owned(), port: 3000 },
+                protocol: Protocol::Http,
+            }],
+            draw: 0,
+            code_hash: hex(0x40 + number),
+        };
+        self.environment(number, &environment::Command::Share { environment: Box::new(shared), now });
+    }
+
+    /// Something happens to an environment share, by chance.
+    fn random_environment(&mut self, number: u8, flavour: u8) {
+        let (now, joiner) = (self.now(), agent_id(flavour % 6));
+        let decision = id(u128::from(flavour));
+        let command = match flavour % 9 {
+            0 | 1 => return self.share_environment(number, flavour % 6, 3_600_000),
+            2 | 3 => environment::Command::Join { agent_id: joiner, now },
+            4 => environment::Command::Approve { agent_id: joiner, decision, now },
+            5 => environment::Command::Deny { agent_id: joiner, decision, now },
+            6 => environment::Command::NotePorts {
+                agent_id: joiner,
+                ports: vec![environment::OpenedPort { tunnel_id: tunnel_id(number), local_port: 3000 }],
+            },
+            7 => environment::Command::Revoke { reason: environment::RevokeReason::Requested },
+            _ => environment::Command::Expire { now },
+        };
+        self.environment(number, &command);
+    }
+
     fn claim(&mut self, number: u8, command: &claim::Command) {
         let stream = StreamName::claim(ClaimKind::Slug, &hex(number));
         self.tell::<Claim>(&stream, workspace_id(number % 2), command);
@@ -288,6 +347,21 @@ impl World {
             running: false,
             repeat: None,
         }
+    }
+
+    /// Records that a tunnel was used beside its shares.
+    pub(crate) fn used(&mut self, tunnel: u8, connections: u64, bytes_in: u64, bytes_out: u64) {
+        let used = TunnelUse {
+            tunnel_id: tunnel_id(tunnel),
+            connections,
+            bytes_in,
+            bytes_out,
+            last_activity_at: self.now(),
+        };
+        let event = Event::Access(access::Event::TunnelsUsed(TunnelsUsed { tunnels: vec![used] })).encode();
+        let workspace = workspace_id(tunnel % 2);
+        let stream = StreamName::usage(workspace, id(1));
+        self.record(stream, workspace, event.event_type, &event.data, Personal::None);
     }
 
     fn random_visit(&mut self, share: u8, flavour: u8) {
@@ -409,12 +483,14 @@ impl World {
                 };
                 self.claim(a % 4, &command);
             }
+            22 | 23 => self.random_environment(a % 8, b),
             15 => {
                 let system = domain::recorded::SYSTEM_WORKSPACE;
                 let stream = StreamName::parse("invoice-1").unwrap();
                 self.record(stream, system, "invoice.sent", "{}", Personal::None);
             }
             16..=18 => self.step_at_the_desk(a, b),
+            24 => self.used(a % 12, u64::from(b), 10, 20),
             _ => self.random_visit(a % 4, b),
         }
     }
@@ -423,7 +499,7 @@ impl World {
 /// Random histories of up to `steps` commands and visits, over some days.
 pub(crate) fn history(steps: usize) -> impl Strategy<Value = World> {
     let pause_ms = prop_oneof![4 => 0_i64..60_000, 1 => 1_800_000_i64..40_000_000];
-    prop::collection::vec((0_u8..25, any::<u8>(), any::<u8>(), pause_ms), 0..steps).prop_map(|steps| {
+    prop::collection::vec((0_u8..26, any::<u8>(), any::<u8>(), pause_ms), 0..steps).prop_map(|steps| {
         let mut world = World::default();
         for number in 0..2 {
             world.create_workspace(number);

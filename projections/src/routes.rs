@@ -1,4 +1,4 @@
-//! What request paths read: the current state of every workspace, agent, tunnel, share and claim, in memory.
+//! What request paths read: the current state of everything that somebody decides about, in memory.
 //!
 //! Whoever decided an event applies it here at once, and a reader applies it again in log order; an entry takes the
 //! next revision of its stream and nothing else, so an event seen twice changes nothing and one that came too early
@@ -6,7 +6,7 @@
 //! derived here from share, tunnel, agent, workspace and the caller's clock: nothing waits for a cascade.
 //!
 //! # What ends leaves
-//! Memory is bounded by what is alive: of closed tunnels, ended shares and released claims together only the newest
+//! Memory is bounded by what is alive: of closed tunnels, ended shares of both kinds and released claims together only the newest
 //! [`ENDED_KEPT_MAX`] stay, as whole entries, so that what has just ended is answered as fast and as fully as what
 //! lives. Whoever asks for older ones asks the catalog ([`crate::catalog`], SQLite); visitors with unknown tokens do so
 //! behind the limits on unknown tokens, so that guessing costs the hub no more than it did.
@@ -31,8 +31,9 @@ use domain::{
     agent_command::AgentCommand,
     aggregate::Aggregate,
     claim::{self, Claim},
+    environment::Environment,
     event::Event,
-    ids::{AgentId, CommandId, KeyId, MessageId, ShareId, TunnelId, WorkspaceId},
+    ids::{AgentId, CommandId, EnvironmentId, KeyId, MessageId, ShareId, TunnelId, WorkspaceId},
     message::Message,
     node::Node,
     recorded::{Recorded, StreamName},
@@ -49,6 +50,8 @@ mod forgetting;
 /// How many closed tunnels, ended shares and released claims are kept, the newest: some megabytes. Long enough that
 /// the catalog, which follows within milliseconds, knows whatever has left.
 pub const ENDED_KEPT_MAX: usize = 4_096;
+
+mod environments;
 
 /// A SHA-256 digest of a secret, by which it is looked up: timing tells nothing about the secret.
 pub type Digest = [u8; 32];
@@ -83,6 +86,13 @@ pub struct Routes {
     shares: DashMap<ShareId, Arc<Entry<Share>>>,
     claims: DashMap<StreamName, Arc<Entry<Claim>>>,
     nodes: DashMap<StreamName, Arc<Entry<Node>>>,
+    environments: DashMap<EnvironmentId, Arc<Entry<Environment>>>,
+    /// Those that have not ended.
+    environments_by_workspace: DashMap<WorkspaceId, BTreeSet<EnvironmentId>>,
+    /// Those that have not ended, by the digest of their code.
+    environments_by_code: DashMap<(WorkspaceId, Digest), EnvironmentId>,
+    /// Those that an agent has joined, lately ended ones too.
+    environments_by_joiner: DashMap<AgentId, BTreeSet<EnvironmentId>>,
     keys_by_digest: DashMap<Digest, (WorkspaceId, KeyId)>,
     agents_by_token: DashMap<Digest, AgentId>,
     shares_by_token: DashMap<Digest, ShareId>,
@@ -113,6 +123,7 @@ enum Gone {
     Claim(StreamName, u64),
     Command(CommandId, u64),
     Message(MessageId, u64),
+    Environment(EnvironmentId, u64),
 }
 
 /// Who brings an event.
@@ -170,6 +181,7 @@ impl Routes {
             }
             Event::AgentCommand(event) => self.apply_command(brought, event),
             Event::Message(event) => self.apply_message(brought, event),
+            Event::Environment(event) => self.apply_environment(brought, event),
             Event::Access(_) => {}
         }
     }

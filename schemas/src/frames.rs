@@ -87,6 +87,7 @@ pub enum Frame {
     CommandOrdered(CommandOrdered),
     CommandTaken(CommandTaken),
     CommandEnded(CommandEnded),
+    CheckReach(CheckReach),
     StreamOpen(StreamOpen),
     StreamAccepted(StreamAccepted),
     StreamRefused(StreamRefused),
@@ -243,6 +244,36 @@ pub struct CommandEnded {
     pub outcome: CommandOutcome,
 }
 
+/// How far a look goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Depth {
+    /// Only whether a stream opens.
+    Tcp,
+    /// As far as TLS.
+    Tls,
+    /// As far as HTTP, inside TLS where the target speaks it.
+    Http,
+    /// As far as the tunnel's protocol goes.
+    Full,
+}
+
+/// Hub to agent: look at a tunnel of the workspace from where you are, over the way that `reach` goes. Answered by
+/// [`CheckResult`]. Optional: an agent that does not know it gives no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CheckReach {
+    pub request: u64,
+    pub tunnel: u128,
+    /// The name that the other side's key is pinned under.
+    pub name: String,
+    /// The target, as its certificate and its `Host` name it; it is not dialled from here.
+    pub host: String,
+    pub port: u16,
+    /// `auto`, `tcp`, `udp`, `http` or `https`.
+    pub protocol: String,
+    pub depth: Depth,
+    pub timeout_ms: u32,
+}
+
 /// What a stream is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum StreamKind {
@@ -348,6 +379,7 @@ impl Frame {
             Self::CommandOrdered(_) => 32,
             Self::CommandTaken(_) => 33,
             Self::CommandEnded(_) => 34,
+            Self::CheckReach(_) => 48,
             Self::StreamOpen(_) => 64,
             Self::StreamAccepted(_) => 65,
             Self::StreamRefused(_) => 66,
@@ -358,7 +390,9 @@ impl Frame {
     /// What a receiver that does not know this kind may do with it.
     const fn flags(&self) -> u8 {
         match self {
-            Self::CommandOrdered(_) | Self::CommandTaken(_) | Self::CommandEnded(_) => FLAG_OPTIONAL,
+            Self::CommandOrdered(_) | Self::CommandTaken(_) | Self::CommandEnded(_) | Self::CheckReach(_) => {
+                FLAG_OPTIONAL
+            }
             Self::Hello(_)
             | Self::Welcome(_)
             | Self::Ping(_)
@@ -418,6 +452,7 @@ impl Frame {
             Self::CommandOrdered(body) => write(out, body),
             Self::CommandTaken(body) => write(out, body),
             Self::CommandEnded(body) => write(out, body),
+            Self::CheckReach(body) => write(out, body),
             Self::StreamOpen(body) => write(out, body),
             Self::StreamAccepted(body) => write(out, body),
             Self::StreamRefused(body) => write(out, body),
@@ -466,6 +501,7 @@ impl Frame {
             32 => Self::CommandOrdered(read(kind, body)?),
             33 => Self::CommandTaken(read(kind, body)?),
             34 => Self::CommandEnded(read(kind, body)?),
+            48 => Self::CheckReach(read(kind, body)?),
             64 => Self::StreamOpen(read(kind, body)?),
             65 => Self::StreamAccepted(read(kind, body)?),
             66 => Self::StreamRefused(read(kind, body)?),

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub mod access_logs;
 mod agent_commands;
 mod agent_messages;
 mod agent_upkeep;
 mod device;
+pub mod environments;
+pub mod services;
 
 pub use agent_commands::{AgentCommand, AgentCommands, CommandOutcome, CommandQueued, SendCommand};
 pub use agent_messages::{
@@ -213,6 +216,15 @@ pub struct Tunnel {
     pub created_at: String,
     pub expires_at: Option<String>,
     pub last_activity_at: Option<String>,
+    /// Connections through its port and by `reach`.
+    #[serde(default)]
+    pub connection_count: u64,
+    /// Bytes to the target, through shares, port and reach.
+    #[serde(default)]
+    pub bytes_in: u64,
+    /// Bytes from the target.
+    #[serde(default)]
+    pub bytes_out: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

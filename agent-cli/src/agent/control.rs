@@ -14,9 +14,9 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use ring::hmac;
 use schemas::{
     frames::{
-        BODY_BYTES_MAX, CheckResult, CommandEnded, CommandOrdered, CommandTaken, Frame, Goodbye, GoodbyeCode,
-        HANDSHAKE_MS_MAX, HEADER_BYTES, HEARTBEAT_MS, Hello, OpenPort, PROTOCOL, Ping, Pong, PortOpened,
-        SESSION_PATH, SILENCE_MS_MAX, SUBPROTOCOL, Welcome,
+        BODY_BYTES_MAX, CheckReach, CheckResult, CommandEnded, CommandOrdered, CommandTaken, Frame, Goodbye,
+        GoodbyeCode, HANDSHAKE_MS_MAX, HEADER_BYTES, HEARTBEAT_MS, Hello, OpenPort, PROTOCOL, Ping, Pong,
+        PortOpened, SESSION_PATH, SILENCE_MS_MAX, SUBPROTOCOL, Welcome,
         preface::{Purpose, proof_text},
     },
     problem::Problem,
@@ -41,7 +41,7 @@ use wire::side::Carrier;
 use super::{
     Agent, AgentStatus, Carries, check,
     commands::{self, Then},
-    data, hub_connection, ports, streams,
+    data, hub_connection, ports, reach_check, streams,
     tunnels::Tunnels,
 };
 
@@ -363,6 +363,7 @@ impl Conversation<'_> {
             }
             Frame::Check(wanted) => self.check(wanted.request, wanted.tunnel, wanted.timeout_ms),
             Frame::CommandOrdered(ordered) => self.carry_out(&ordered).await?,
+            Frame::CheckReach(wanted) => self.check_reach(wanted),
             Frame::Hello(_)
             | Frame::Welcome(_)
             | Frame::TunnelState(_)
@@ -425,6 +426,18 @@ impl Conversation<'_> {
             };
             let json = serde_json::to_string(&found).expect("diagnostics are plain data");
             link.send(Frame::CheckResult(CheckResult { request, json })).await;
+            drop(room);
+        });
+    }
+
+    /// Looks at a tunnel of the workspace from here, where streams live.
+    fn check_reach(&self, wanted: CheckReach) {
+        let Ok(room) = Arc::clone(&self.link.checks).try_acquire_owned() else { return };
+        let (agent, link) = (self.agent.clone(), Arc::clone(self.link));
+        self.agent.on_core(move |local| async move {
+            let found = reach_check::look(&agent, &local, &wanted).await;
+            let json = serde_json::to_string(&found).expect("diagnostics are plain data");
+            link.send(Frame::CheckResult(CheckResult { request: wanted.request, json })).await;
             drop(room);
         });
     }

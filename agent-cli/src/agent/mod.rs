@@ -18,6 +18,7 @@ mod dialer;
 mod hub_address;
 mod hub_connection;
 mod ports;
+mod reach_check;
 pub(crate) mod refusals;
 mod sealing;
 mod speech;

@@ -196,6 +196,15 @@ impl Judge {
         handshake(config, target, socket, inside).await
     }
 
+    /// As [`Judge::look`] over one connection that is led to the target: nobody is dialled.
+    pub(super) async fn look_over(
+        &self,
+        target: &Target,
+        socket: TcpStream,
+    ) -> Result<TlsStream, TlsFailure> {
+        handshake(&config(Unchecked, Inside::Http1), target, socket, Inside::Http1).await
+    }
+
     /// Agrees on TLS with whoever is there, to look at it: nothing of anybody's is sent. Who speaks HTTP/1.1 is asked
     /// for that, since its answer says more.
     pub(super) async fn look(&self, target: &Target, socket: TcpStream) -> Result<TlsStream, TlsFailure> {

@@ -34,6 +34,9 @@ pub(super) fn service(name: &str, host: &str, port: u16) -> Tunnel {
         created_at: MOMENT.to_owned(),
         expires_at: None,
         last_activity_at: None,
+        connection_count: 0,
+        bytes_in: 0,
+        bytes_out: 0,
     }
 }
 

@@ -293,3 +293,48 @@ fn a_deleted_tunnel_stays_deleted_and_late_news_about_it_is_no_error() {
         closed().when(command).then_rejected(&Rejection::TunnelUnknown);
     }
 }
+
+fn watched(enabled: bool, interval_seconds: u32) -> HealthConfigured {
+    HealthConfigured { enabled, interval_seconds }
+}
+fn unhealthy(reason: &str) -> Finding {
+    Finding::Unhealthy { reason: reason.to_owned() }
+}
+
+#[test]
+fn a_service_is_watched_every_10_seconds_to_an_hour() {
+    for (interval, is_good) in [(9, false), (10, true), (3_600, true), (3_601, false)] {
+        let command = Command::ConfigureHealth(watched(true, interval));
+        if is_good {
+            let configured = Event::HealthConfigured(watched(true, interval));
+            active().when(command.clone()).then([configured]).when(command).then_nothing();
+        } else {
+            active().when(command).then_rejected(&Rejection::IntervalRange);
+        }
+    }
+}
+
+#[test]
+fn only_a_change_of_health_is_a_fact() {
+    let down = || Event::Unhealthy(ServiceUnhealthy { reason: "tcp: refused".to_owned() });
+    let after = active()
+        .and([Event::HealthConfigured(watched(true, 30))])
+        .when(Command::Find(Finding::Healthy))
+        .then([Event::Healthy(ServiceHealthy {})])
+        .when(Command::Find(Finding::Healthy))
+        .then_nothing()
+        .when(Command::Find(unhealthy("tcp: refused")))
+        .then([down()])
+        .when(Command::Find(unhealthy("tcp: no answer")))
+        .then_nothing();
+    assert_eq!(after.state().open().unwrap().health.finding, Some(unhealthy("tcp: refused")));
+}
+
+#[test]
+fn nothing_is_found_about_a_service_that_nobody_watches() {
+    active().when(Command::Find(Finding::Healthy)).then_nothing();
+    let off = [Event::HealthConfigured(watched(true, 30)), Event::Healthy(ServiceHealthy {})];
+    let off = active().and(off).and([Event::HealthConfigured(watched(false, 30))]);
+    assert_eq!(off.state().open().unwrap().health.finding, None, "what was known then says nothing now");
+    off.when(Command::Find(unhealthy("tcp: refused"))).then_nothing();
+}

@@ -9,7 +9,8 @@ use domain::{
     agent_command::{self, AgentCommand},
     aggregate::Aggregate,
     claim::{self, Claim},
-    ids::{AgentId, CommandId, EventId, MessageId, RequestId, ShareId, TunnelId, WorkspaceId},
+    environment::{self, Environment},
+    ids::{AgentId, CommandId, EnvironmentId, EventId, MessageId, RequestId, ShareId, TunnelId, WorkspaceId},
     message::{self, Message},
     node::{self, Node},
     recorded::{Actor as Author, SYSTEM_WORKSPACE, StreamName},
@@ -90,6 +91,7 @@ struct Inner {
     nodes: Directory<Node>,
     commands: Directory<AgentCommand>,
     messages: Directory<Message>,
+    environments: Directory<Environment>,
 }
 
 impl fmt::Debug for Executor {
@@ -116,6 +118,7 @@ impl Executor {
             nodes: DashMap::new(),
             commands: DashMap::new(),
             messages: DashMap::new(),
+            environments: DashMap::new(),
         }))
     }
 
@@ -160,6 +163,14 @@ impl Executor {
     ) -> Result<Done, ExecuteError<claim::Rejection>> {
         self.execute(&self.0.claims, stream, who, command).await
     }
+    pub async fn environment(
+        &self,
+        id: EnvironmentId,
+        who: Who,
+        command: environment::Command,
+    ) -> Result<Done, ExecuteError<environment::Rejection>> {
+        self.execute(&self.0.environments, StreamName::environment(id), who, command).await
+    }
     pub async fn node(
         &self,
         name: &str,
@@ -200,6 +211,7 @@ impl Executor {
             + inner.nodes.len()
             + inner.commands.len()
             + inner.messages.len()
+            + inner.environments.len()
     }
 
     /// Forgets the addresses of aggregates that went to sleep: called by the timekeeper now and then.
@@ -213,6 +225,7 @@ impl Executor {
         inner.nodes.retain(|_, addr| addr.connected());
         inner.commands.retain(|_, addr| addr.connected());
         inner.messages.retain(|_, addr| addr.connected());
+        inner.environments.retain(|_, addr| addr.connected());
     }
 
     async fn execute<A>(

@@ -10,8 +10,9 @@ use domain::{
     agent::{self, DisconnectReason},
     agent_command,
     claim::ClaimKind,
+    environment,
     event::Event,
-    ids::{AgentId, EventId, ShareId, TunnelId, WorkspaceId},
+    ids::{AgentId, EnvironmentId, EventId, ShareId, TunnelId, WorkspaceId},
     names::Name,
     recorded::{Families, Family, Recorded, StreamName},
     share::{self, RevokeReason},
@@ -28,9 +29,11 @@ mod claims;
 use super::{Executor, FailFast, Who, timekeeper::Timekeeper};
 use crate::{
     clock::SharedClock,
-    creation::{Creator, name_key, public_share},
+    creation::{self, Creator, name_key, public_share},
+    environments::Environments,
     event_log::SharedLog,
     gateway::Gateway,
+    health_monitor::HealthMonitor,
     running::{Running, Under},
     tunnel_ports::TunnelPorts,
 };
@@ -54,6 +57,8 @@ pub struct Parts {
     pub tunnel_ports: TunnelPorts,
     pub running: Arc<Running>,
     pub timekeeper: Arc<Timekeeper>,
+    pub environments: Arc<Environments>,
+    pub health: Arc<HealthMonitor>,
 }
 
 /// Follows the facts.
@@ -81,6 +86,7 @@ enum Consequence {
     Abandon { kind: ClaimKind, key: String, command_id: Uuid },
     RevokeShare { id: ShareId, reason: RevokeReason },
     DeleteTunnel { id: TunnelId },
+    RevokeEnvironment { id: EnvironmentId },
 }
 
 /// A consequence, in which workspace, and the event that it follows from.
@@ -158,6 +164,15 @@ impl Follower {
                     running.end(Under::Share(id));
                 }
             }
+            Event::Agent(agent::Event::Connected(connected)) => {
+                let (environments, agent) = (Arc::clone(&self.parts.environments), connected.agent_id);
+                gateway.spawn(async move { environments.restore(agent).await });
+            }
+            Event::Environment(environment::Event::Revoked(_) | environment::Event::Expired(_)) => {
+                if let Some(id) = environment_of(&recorded.stream) {
+                    self.parts.environments.close(id);
+                }
+            }
             Event::Agent(agent::Event::Deleted(deleted)) => {
                 gateway.end(deleted.agent_id, DisconnectReason::Deleted);
                 running.end(Under::Agent(deleted.agent_id));
@@ -178,6 +193,7 @@ impl Follower {
             | Event::Workspace(_)
             | Event::Claim(_)
             | Event::Node(_)
+            | Event::Environment(_)
             | Event::Access(_) => {}
         }
     }
@@ -213,7 +229,11 @@ impl Follower {
                     gateway.withdraw(home.agent, id);
                 }
             }
-            tunnel::Event::Connected(_) | tunnel::Event::Disconnected(_) => {}
+            tunnel::Event::HealthConfigured(_) => self.parts.health.follow(id),
+            tunnel::Event::Connected(_)
+            | tunnel::Event::Disconnected(_)
+            | tunnel::Event::Healthy(_)
+            | tunnel::Event::Unhealthy(_) => {}
         }
     }
 
@@ -224,10 +244,7 @@ impl Follower {
                 Some(id) => self.of_tunnel(id, recorded.workspace, event),
                 None => vec![],
             },
-            Event::Share(share::Event::Created(created)) if created.slug_chosen => {
-                let (key, holder) = (created.slug.clone(), created.share_id.to_string());
-                vec![Consequence::Confirm { kind: ClaimKind::Slug, key, holder }]
-            }
+            Event::Share(share::Event::Created(created)) => self.of_new_share(created),
             Event::Share(share::Event::Revoked(_) | share::Event::Expired(_)) => {
                 let entry = share_of(&recorded.stream).and_then(|id| self.parts.routes.share(id));
                 let created = entry.as_ref().and_then(|entry| entry.state.created.as_ref());
@@ -242,17 +259,49 @@ impl Follower {
             }
             Event::Agent(agent::Event::Deleted(deleted)) => {
                 let tunnels = self.parts.routes.tunnels_of(deleted.agent_id);
-                tunnels.into_iter().map(|id| Consequence::DeleteTunnel { id }).collect()
+                let tunnels = tunnels.into_iter().map(|id| Consequence::DeleteTunnel { id });
+                let shared = self.environments_of(recorded.workspace, deleted.agent_id);
+                tunnels.chain(shared.map(|id| Consequence::RevokeEnvironment { id })).collect()
+            }
+            Event::Environment(environment::Event::Shared(shared)) => {
+                let (key, holder) = (shared.code_hash.clone(), shared.environment_id.to_string());
+                vec![Consequence::Confirm { kind: ClaimKind::EnvironmentCode, key, holder }]
+            }
+            Event::Environment(environment::Event::Revoked(_) | environment::Event::Expired(_)) => {
+                let entry = environment_of(&recorded.stream).and_then(|id| self.parts.routes.environment(id));
+                let shared = entry.as_ref().and_then(|entry| entry.state.shared.as_ref());
+                shared
+                    .map(|shared| {
+                        let (key, holder) = (shared.code_hash.clone(), shared.environment_id.to_string());
+                        Consequence::Release { kind: ClaimKind::EnvironmentCode, key, holder }
+                    })
+                    .into_iter()
+                    .collect()
             }
             Event::AgentCommand(_)
             | Event::Message(_)
-            | Event::Share(_)
             | Event::Agent(_)
             | Event::Workspace(_)
             | Event::Claim(_)
             | Event::Node(_)
+            | Event::Environment(_)
             | Event::Access(_) => vec![],
         }
+    }
+
+    fn of_new_share(&self, created: &share::ShareCreated) -> Vec<Consequence> {
+        let mut found = Vec::new();
+        if created.slug_chosen {
+            let (key, holder) = (created.slug.clone(), created.share_id.to_string());
+            found.push(Consequence::Confirm { kind: ClaimKind::Slug, key, holder });
+        }
+        if created.public {
+            // A public tunnel has one public URL: its newest.
+            let former = creation::former_public_shares(&self.parts.routes, created.tunnel_id);
+            let reason = RevokeReason::Requested;
+            found.extend(former.into_iter().map(|id| Consequence::RevokeShare { id, reason }));
+        }
+        found
     }
 
     fn of_tunnel(&mut self, id: TunnelId, workspace: WorkspaceId, event: &tunnel::Event) -> Vec<Consequence> {
@@ -308,8 +357,25 @@ impl Follower {
             tunnel::Event::Connected(_)
             | tunnel::Event::Disconnected(_)
             | tunnel::Event::Paused(_)
-            | tunnel::Event::Resumed(_) => vec![],
+            | tunnel::Event::Resumed(_)
+            | tunnel::Event::HealthConfigured(_)
+            | tunnel::Event::Healthy(_)
+            | tunnel::Event::Unhealthy(_) => vec![],
         }
+    }
+
+    /// The living environment shares of an agent.
+    fn environments_of(
+        &self,
+        workspace: WorkspaceId,
+        agent: AgentId,
+    ) -> impl Iterator<Item = EnvironmentId> + use<'_> {
+        let routes = &self.parts.routes;
+        routes.environments_of(workspace).into_iter().filter(move |id| {
+            routes.environment(*id).is_some_and(|entry| {
+                entry.state.shared.as_ref().is_some_and(|shared| shared.agent_id == agent)
+            })
+        })
     }
 
     fn orphans_of(&self, id: TunnelId, reason: RevokeReason) -> Vec<Consequence> {
@@ -347,6 +413,11 @@ impl Follower {
                 let done = executor.share(id, who, share::Command::Revoke { reason }).await;
                 done.map(|_| ()).map_err(|error| format!("{error:?}"))
             }
+            Consequence::RevokeEnvironment { id } => {
+                let reason = environment::RevokeReason::AgentDeleted;
+                let done = executor.environment(id, who, environment::Command::Revoke { reason }).await;
+                done.map(|_| ()).map_err(|error| format!("{error:?}"))
+            }
             Consequence::DeleteTunnel { id } => {
                 let command = tunnel::Command::Delete { reason: DeleteReason::AgentDeleted };
                 let done = executor.tunnel(id, who, command).await;
@@ -363,6 +434,14 @@ impl Follower {
             let Some(details) = entry.state.open() else { continue };
             if routes.agent(details.created.agent_id).is_some_and(|agent| agent.state.deleted) {
                 found.push((details.created.workspace_id, None, Consequence::DeleteTunnel { id }));
+            }
+        }
+        for (id, entry) in routes.all_environments() {
+            let Some(shared) = entry.state.shared.as_ref().filter(|_| entry.state.ended.is_none()) else {
+                continue;
+            };
+            if routes.agent(shared.agent_id).is_none_or(|agent| agent.state.deleted) {
+                found.push((shared.workspace_id, None, Consequence::RevokeEnvironment { id }));
             }
         }
         for (id, entry) in routes.all_shares() {
@@ -391,6 +470,10 @@ impl Home {
 
 fn tunnel_of(stream: &StreamName) -> Option<TunnelId> {
     stream.as_str().strip_prefix("tunnel-")?.parse().ok()
+}
+
+fn environment_of(stream: &StreamName) -> Option<EnvironmentId> {
+    stream.as_str().strip_prefix("environment-")?.parse().ok()
 }
 
 fn share_of(stream: &StreamName) -> Option<ShareId> {

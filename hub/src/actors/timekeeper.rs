@@ -7,9 +7,9 @@ use std::{
 };
 
 use domain::{
-    agent_command,
+    agent_command, environment,
     event::Event,
-    ids::{CommandId, MessageId, ShareId, TunnelId},
+    ids::{CommandId, EnvironmentId, MessageId, ShareId, TunnelId},
     message,
     recorded::Recorded,
     share,
@@ -40,6 +40,7 @@ enum Due {
     Tunnel(TunnelId),
     Command(CommandId),
     Message(MessageId),
+    Environment(EnvironmentId),
 }
 
 /// What is due and when; nothing that has ended.
@@ -100,8 +101,12 @@ impl Timekeeper {
             let sent = entry.state.sent.as_ref().filter(|_| !entry.state.expired)?;
             Some((sent.expires_at, Due::Message(id)))
         });
+        let environments = routes.all_environments().into_iter().filter_map(|(id, entry)| {
+            let shared = entry.state.shared.as_ref().filter(|_| entry.state.ended.is_none())?;
+            Some((shared.expires_at, Due::Environment(id)))
+        });
         let mut due = Calendar::default();
-        for (at, what) in shares.chain(tunnels).chain(commands).chain(messages) {
+        for (at, what) in shares.chain(tunnels).chain(commands).chain(messages).chain(environments) {
             due.add(at, what);
         }
         Self { executor, routes, clock, due: Mutex::new(due), _fail_fast: FailFast("timekeeper") }
@@ -119,6 +124,14 @@ impl Timekeeper {
             Event::Tunnel(tunnel::Event::Created(created)) => {
                 if let Some(at) = created.expires_at {
                     self.due.lock().add(at, Due::Tunnel(created.tunnel_id));
+                }
+            }
+            Event::Environment(environment::Event::Shared(shared)) => {
+                self.due.lock().add(shared.expires_at, Due::Environment(shared.environment_id));
+            }
+            Event::Environment(environment::Event::Revoked(_) | environment::Event::Expired(_)) => {
+                if let Some(id) = name.strip_prefix("environment-").and_then(|id| id.parse().ok()) {
+                    self.due.lock().remove(Due::Environment(id));
                 }
             }
             Event::Share(share::Event::Revoked(_) | share::Event::Expired(_)) => {
@@ -155,6 +168,7 @@ impl Timekeeper {
             | Event::Agent(_)
             | Event::Claim(_)
             | Event::Node(_)
+            | Event::Environment(_)
             | Event::Access(_) => {}
         }
     }
@@ -196,6 +210,14 @@ impl Timekeeper {
                 let Some(owner) = owner else { return true };
                 let who = Who::hub(owner, "timekeeper");
                 settled(self.executor.share(id, who, share::Command::Expire { now }).await)
+            }
+            Due::Environment(id) => {
+                let entry = self.routes.environment(id);
+                let owner =
+                    entry.and_then(|entry| entry.state.shared.as_ref().map(|shared| shared.workspace_id));
+                let Some(owner) = owner else { return true };
+                let who = Who::hub(owner, "timekeeper");
+                settled(self.executor.environment(id, who, environment::Command::Expire { now }).await)
             }
             Due::Tunnel(id) => {
                 let entry = self.routes.tunnel(id);

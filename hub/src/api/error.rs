@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use domain::{agent, agent_command, claim, message, node, share, tunnel, workspace};
+use domain::{agent, agent_command, claim, environment, message, node, share, tunnel, workspace};
 use schemas::problem::FieldProblem;
 
 use crate::actors::ExecuteError;
@@ -165,6 +165,7 @@ impl Refusal for tunnel::Rejection {
             Self::MetadataTooLarge { .. } => ApiError::field("metadata", self),
             Self::ExpiryPast => ApiError::field("expiresIn", "must lie in the future"),
             Self::NotDue => ApiError::conflict("not_due", words),
+            Self::IntervalRange => ApiError::field("intervalSeconds", "must be from 10 to 3600"),
         }
     }
 }
@@ -179,6 +180,33 @@ impl Refusal for share::Rejection {
             Self::RateLimitRange => ApiError::field("rateLimitPerMin", "must be 1-1000"),
             Self::TooManyPaths => ApiError::field("allowedPaths", "must have at most 50 rules"),
             Self::EmptyList => ApiError::bad("validation_failed", words),
+            Self::NotDue => ApiError::conflict("not_due", words),
+        }
+    }
+}
+
+impl Refusal for environment::Rejection {
+    fn to_api(&self) -> ApiError {
+        let words = format!("{self}.");
+        match self {
+            Self::Unknown | Self::Over => {
+                ApiError::new(StatusCode::NOT_FOUND, "environment_not_found", words)
+            }
+            Self::Exists => ApiError::conflict("already_exists", words),
+            Self::NothingToShare => ApiError::bad(
+                "nothing_to_share",
+                "The agent has no active tunnel; expose something there first.".to_owned(),
+            ),
+            Self::TooManyRoutes => ApiError::conflict("too_many_routes", words),
+            Self::ExpiryPast | Self::ExpiryTooFar => ApiError::field("expiresIn", "must be 1m to 7d"),
+            Self::OwnEnvironment => ApiError::conflict("own_environment", words),
+            Self::Denied => ApiError::new(StatusCode::FORBIDDEN, "join_denied", words),
+            Self::TooManyJoiners => ApiError::conflict("too_many_joiners", words),
+            Self::NotPending => ApiError::conflict(
+                "not_pending",
+                "No request of this agent waits for a decision: it did not ask, or it was decided already."
+                    .to_owned(),
+            ),
             Self::NotDue => ApiError::conflict("not_due", words),
         }
     }

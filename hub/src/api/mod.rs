@@ -1,6 +1,7 @@
 //! The Control API: every URL in one table, what handlers work with, and the middleware that gives every answer its
 //! request id and every error the one shape.
 
+pub mod access_logs;
 pub mod agent_audit;
 pub mod agent_capabilities;
 pub mod agent_commands;
@@ -11,6 +12,7 @@ pub mod body;
 pub mod caller;
 pub mod desk;
 pub mod device;
+pub mod environments;
 pub mod error;
 pub mod health;
 pub mod idempotency;
@@ -21,8 +23,11 @@ pub mod misdirected;
 pub mod present;
 pub mod problems;
 pub mod public;
+pub mod service_health;
+pub mod service_subdomain;
 pub mod services;
 pub mod shares;
+pub mod status;
 pub mod tunnels;
 pub mod url;
 
@@ -65,12 +70,15 @@ pub struct Ports {
     pub executor: Executor,
     pub creator: Arc<Creator>,
     pub gateway: Gateway,
+    pub environments: Arc<crate::environments::Environments>,
+    pub diagnostics: Arc<crate::diagnostics::Kept>,
     pub tunnel_ports: TunnelPorts,
     pub running: Arc<crate::running::Running>,
     /// Shares that `Routes` has forgotten, by their tokens.
     pub former: FormerShares,
     pub catalog: CatalogReader,
     pub accesses: AccessLogReader,
+    pub readings: access_logs::Readings,
     pub views: Arc<Views>,
     pub recorder: Recorder,
     pub edge: Arc<crate::edge::metrics::Metrics>,
@@ -161,10 +169,26 @@ pub fn routes(config: &mut web::ServiceConfig) {
         Url::at("/v1/services/{id}").get(tunnels::get).patch(tunnels::update).delete(tunnels::delete),
         Url::at("/v1/services/{id}/shares").get(shares::list_of_service).post(shares::create_for_service),
         Url::at("/v1/services/{id}/check").post(services::check),
+        Url::at("/v1/services/{id}/subdomain").patch(service_subdomain::set),
+        Url::at("/v1/services/{id}/subdomain/check").get(service_subdomain::check),
+        Url::at("/v1/services/{id}/reach").post(service_health::reach),
+        Url::at("/v1/services/{id}/diagnostics").get(service_health::diagnostics),
+        Url::at("/v1/services/{id}/health-config").patch(service_health::configure),
+        // Environment shares.
+        Url::at("/v1/env-shares").get(environments::list).post(environments::create),
+        Url::at("/v1/env-shares/{code}").get(environments::get).delete(environments::revoke),
+        Url::at("/v1/env-shares/{code}/join").post(environments::join),
+        Url::at("/v1/env-shares/{code}/pending").get(environments::pending),
+        Url::at("/v1/env-shares/{code}/approve").post(environments::approve),
+        Url::at("/v1/env-shares/{code}/deny").post(environments::deny),
+        Url::at("/v1/teammates").get(environments::teammates),
+        Url::at("/v1/status").get(status::status),
         // Shares.
         Url::at("/v1/shares").get(shares::list),
         Url::at("/v1/shares/{id}").get(shares::get).delete(shares::revoke),
-        Url::at("/v1/shares/{id}/logs").get(shares::logs),
+        Url::at("/v1/shares/{id}/logs").get(access_logs::list),
+        Url::at("/v1/shares/{id}/logs/stats").get(access_logs::stats),
+        Url::at("/v1/shares/{id}/logs/export").get(access_logs::export),
         Url::at("/v1/shared/{token}/info").get(shares::info),
     ];
     for url in urls {

@@ -10,7 +10,7 @@ use domain::{
     workspace::Key as KeyState,
 };
 use projections::{
-    access_log::{AccessRow, ShareTotals},
+    access_log::{AccessRow, ShareTotals, TunnelTotals},
     catalog::ShareRow,
     routes::Entry,
 };
@@ -59,8 +59,8 @@ pub fn tunnel(
     entry: &Entry<domain::tunnel::Tunnel>,
 ) -> Result<Option<rest::Tunnel>, ApiError> {
     let Some(details) = entry.state.open() else { return Ok(None) };
-    let active = lists::view(ports.accesses.last_activity_of(details.created.workspace_id, &[id]))?;
-    Ok(open_tunnel(ports, id, entry, active.first().copied().flatten()))
+    let carried = lists::view(ports.accesses.carried_by(details.created.workspace_id, &[id]))?;
+    Ok(open_tunnel(ports, id, entry, carried.first().copied().unwrap_or_default()))
 }
 
 /// Tunnels of one workspace, in their order; closed ones are left out.
@@ -72,16 +72,16 @@ pub fn tunnels(
     workspace: WorkspaceId,
     ids: &[TunnelId],
 ) -> Result<Vec<rest::Tunnel>, ApiError> {
-    let active = lists::view(ports.accesses.last_activity_of(workspace, ids))?;
-    let entries = ids.iter().zip(active).filter_map(|(id, at)| Some((*id, ports.routes.tunnel(*id)?, at)));
-    Ok(entries.filter_map(|(id, entry, at)| open_tunnel(ports, id, &entry, at)).collect())
+    let carried = lists::view(ports.accesses.carried_by(workspace, ids))?;
+    let entries = ids.iter().zip(carried).filter_map(|(id, it)| Some((*id, ports.routes.tunnel(*id)?, it)));
+    Ok(entries.filter_map(|(id, entry, it)| open_tunnel(ports, id, &entry, it)).collect())
 }
 
 fn open_tunnel(
     ports: &Ports,
     id: TunnelId,
     entry: &Entry<domain::tunnel::Tunnel>,
-    last_activity_at: Option<Timestamp>,
+    carried: TunnelTotals,
 ) -> Option<rest::Tunnel> {
     let details = entry.state.open()?;
     let (status, status_reason) = status(ports, details);
@@ -101,7 +101,10 @@ fn open_tunnel(
         metadata: details.metadata.clone(),
         created_at: moment(entry.created_at),
         expires_at: created.expires_at.map(moment),
-        last_activity_at: last_activity_at.map(moment),
+        last_activity_at: carried.last_activity_at.map(moment),
+        connection_count: carried.connections,
+        bytes_in: carried.bytes_in,
+        bytes_out: carried.bytes_out,
     })
 }
 

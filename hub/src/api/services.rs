@@ -13,7 +13,7 @@ use super::{
     error::ApiError,
     idempotency, tunnels,
 };
-use crate::creation::NewTunnel;
+use crate::{creation::NewTunnel, diagnostics::Kind};
 
 /// How long an agent may look at its target.
 const CHECK_PATIENCE: Duration = Duration::from_secs(10);
@@ -66,5 +66,6 @@ pub async fn check(
     let details = entry.state.open().ok_or_else(|| ApiError::not_found("tunnel", id))?;
     let found = ports.gateway.check(details.created.agent_id, id, CHECK_PATIENCE).await;
     let diagnostics = found.map_err(|error| tunnels::not_asked(&error, "exposing"))?;
-    Ok(HttpResponse::Ok().json(diagnostics))
+    let kept = ports.diagnostics.note(id, Kind::Check, details.created.agent_id, diagnostics);
+    Ok(HttpResponse::Ok().json(kept.diagnostics))
 }

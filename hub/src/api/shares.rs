@@ -1,4 +1,4 @@
-//! Shares: create, list, revoke, what a visitor may know, and who came.
+//! Shares: create, list, revoke, and what a visitor may know. Who came is in [`super::access_logs`].
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use domain::{
@@ -11,18 +11,18 @@ use domain::{
     workspace::Scope,
 };
 use projections::{
-    access_log::AccessFilter,
     catalog::{ShareFilter, ShareKey, ShareRow},
     routes::Entry,
 };
 use schemas::rest::{
-    AccessLog, CreateShare, ServiceShareCreated, ShareCreated, ShareInfo, ShareInfoService, Shares, Success,
+    CreateShare, ServiceShareCreated, ShareCreated, ShareInfo, ShareInfoService, Shares, Success,
 };
 
 use std::sync::Arc;
 
 use super::{
-    Ports, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists, present, tunnels,
+    Ports, access_logs::see_accesses, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists,
+    present, tunnels,
 };
 use crate::{
     creation::{NewLink, NewShare},
@@ -196,7 +196,7 @@ async fn page_of(
 }
 
 /// A share of the caller's workspace: in memory, or one that ended long ago as the catalog remembers it.
-enum Known {
+pub(super) enum Known {
     Here(Arc<Entry<Share>>),
     Former(Box<ShareRow>),
 }
@@ -210,7 +210,11 @@ impl Known {
     }
 }
 
-fn find(ports: &Ports, caller: &Caller, text: &str) -> Result<(ShareId, Known), ApiError> {
+/// The caller's share of that id, lately or long ended ones too; another workspace's does not exist.
+///
+/// # Errors
+/// 404.
+pub(super) fn find(ports: &Ports, caller: &Caller, text: &str) -> Result<(ShareId, Known), ApiError> {
     let missing = || ApiError::not_found("share", text);
     let id: ShareId = text.parse().map_err(|_| missing())?;
     let Some(entry) = ports.routes.share(id) else {
@@ -305,59 +309,4 @@ pub async fn info(
 ) -> Result<HttpResponse, ApiError> {
     limit::count_public(&ports, &request)?;
     Ok(HttpResponse::Ok().json(info_of(&ports, &token).await?))
-}
-
-/// `GET /v1/shares/:id/logs`: newest first, everything that was answered before the question included.
-pub async fn logs(
-    ports: web::Data<Ports>,
-    caller: Caller,
-    request: HttpRequest,
-    id: web::Path<String>,
-) -> Result<HttpResponse, ApiError> {
-    caller.require(Scope::Read)?;
-    let (id, _) = find(&ports, &caller, &id)?;
-    let known = ["limit", "cursor", "since", "until", "status", "method", "ip", "path"];
-    let parameters = lists::parameters(&request, &known)?;
-    let page = lists::page(&parameters)?;
-    let filter = filter(&parameters)?;
-    see_accesses(&ports).await;
-    let workspace = caller.workspace;
-    let (reader, keyring) = (ports.accesses.clone(), std::sync::Arc::clone(&ports.keyring));
-    let found = web::block(move || {
-        let open = |workspace, share, sealed: &[u8]| keyring.open_personal(workspace, Some(share), sealed);
-        reader.accesses(workspace, id, &filter, page.limit, page.cursor.as_deref(), &open)
-    });
-    let found = lists::view(found.await.map_err(ApiError::internal)?)?;
-    let logs = found.rows.iter().map(present::access).collect();
-    Ok(lists::answer(&request, &AccessLog { logs }, found.next.as_deref()))
-}
-
-/// Waits until the access view shows everything that was answered before now.
-async fn see_accesses(ports: &Ports) {
-    let position = ports.recorder.flushed().await;
-    ports.views.wait_for_accesses(position, lists::VIEWS_PATIENCE).await;
-}
-
-fn filter(parameters: &[(String, String)]) -> Result<AccessFilter, ApiError> {
-    let moment = |name: &str| match lists::parameter(parameters, name) {
-        None => Ok(None),
-        Some(text) => text.parse::<Timestamp>().map(Some).map_err(|error| ApiError::field(name, error)),
-    };
-    let status = match lists::parameter(parameters, "status") {
-        None => None,
-        Some(text) => {
-            let status = text.parse::<u16>().ok().filter(|status| (100..=599).contains(status));
-            let status = status.ok_or_else(|| ApiError::field("status", "must be a status code"))?;
-            Some((status, status))
-        }
-    };
-    let text = |name: &str| lists::parameter(parameters, name).map(str::to_owned);
-    Ok(AccessFilter {
-        since: moment("since")?,
-        until: moment("until")?,
-        status,
-        method: text("method"),
-        ip: text("ip"),
-        path: text("path"),
-    })
 }

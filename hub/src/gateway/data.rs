@@ -23,7 +23,7 @@ use wire::{
 };
 
 use super::{
-    Admitted, Gateway, links,
+    Admitted, Gateway, Used, links,
     preface::{self, Preface, Upgrade},
     sessions::Session,
 };
@@ -138,10 +138,12 @@ async fn reach(gateway: &Gateway, session: &Session, mut socket: Carrier) {
         return;
     }
     match open(gateway, session, &wanted).await {
-        Ok((upstream, of_tunnel)) => {
+        Ok((upstream, used, of_tunnel)) => {
             if frame_io::write(&mut socket, &Frame::StreamAccepted(StreamAccepted {})).await.is_ok() {
                 tokens.extend(of_tunnel);
-                relay(socket, upstream, any_cancelled(tokens)).await;
+                used.opened();
+                let relayed = relay(socket, upstream, any_cancelled(tokens)).await;
+                used.carried(&relayed);
             }
         }
         Err((code, message)) => refuse(socket, code, &message).await,
@@ -154,10 +156,10 @@ async fn open(
     gateway: &Gateway,
     session: &Session,
     wanted: &StreamOpen,
-) -> Result<(Carrier, [tokio_util::sync::CancellationToken; 3]), Refusal> {
+) -> Result<(Carrier, Used, [tokio_util::sync::CancellationToken; 3]), Refusal> {
     let admitted = admit_reach(gateway, session, TunnelId::new(Uuid::from_u128(wanted.tunnel)))?;
     let onward = StreamOpen { peer: session.host_name.clone(), ..wanted.clone() };
-    Ok((open_reach(gateway, admitted.agent, &onward).await?, admitted.tokens))
+    Ok((open_reach(gateway, admitted.agent, &onward).await?, admitted.used, admitted.tokens))
 }
 
 /// Whether a session's agent may reach a tunnel now.

@@ -192,7 +192,9 @@ async fn reach(gateway: &Gateway, local: &Local, session: &Session, arrival: Arr
     let onward = StreamOpen { peer: session.host_name.clone(), ..open };
     if let Some(mut upstream) = local.open(admitted.agent, &onward) {
         let accepting = tokio::task::spawn_local(upstream.accepts(&stream));
-        relay(&mut stream, &mut upstream, any_cancelled(tokens)).await;
+        admitted.used.opened();
+        let relayed = relay(&mut stream, &mut upstream, any_cancelled(tokens)).await;
+        admitted.used.carried(&relayed);
         accepting.abort();
         if let Some(refused) = upstream.refusal() {
             stream.refuse(refused.code, refused.message);
@@ -202,7 +204,9 @@ async fn reach(gateway: &Gateway, local: &Local, session: &Session, arrival: Arr
     match Box::pin(data::open_reach(gateway, admitted.agent, &onward)).await {
         Ok(upstream) => {
             stream.accept();
-            relay(stream, upstream, any_cancelled(tokens)).await;
+            admitted.used.opened();
+            let relayed = relay(stream, upstream, any_cancelled(tokens)).await;
+            admitted.used.carried(&relayed);
         }
         Err((code, message)) => stream.refuse(code, message),
     }

@@ -24,18 +24,21 @@ use std::{fmt, io, sync::Arc, time::Duration};
 use domain::{
     access::Denied,
     agent::DisconnectReason,
-    ids::{AgentId, TunnelId},
+    aggregate::Aggregate as _,
+    ids::{AgentId, TunnelId, WorkspaceId},
 };
 use projections::routes::Routes;
 use tokio::{runtime::Handle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
+use wire::relay::Relayed;
 
 use crate::{
     actors::Executor,
     clock::SharedClock,
     creation::Creator,
     running::{Running, Under},
+    usage::Usage,
 };
 use links::Links;
 use sessions::Sessions;
@@ -109,6 +112,7 @@ pub struct Parts {
     pub creator: Arc<Creator>,
     pub running: Arc<Running>,
     pub clock: SharedClock,
+    pub usage: Arc<Usage>,
     /// This node and this start of it.
     pub node: String,
     pub boot: Uuid,
@@ -232,9 +236,11 @@ impl Gateway {
         let of_agent = running.token(Under::Agent(agent));
         let entry = routes.tunnel_gate(tunnel, clock.now())?;
         let serves = entry.state.open().map(|details| details.created.agent_id);
+        let workspace = entry.state.workspace().ok_or(Denied::TunnelGone)?;
         // Moved to another agent in between: the caller's next try finds it there.
         if serves == Some(agent) {
-            Ok(Admitted { agent, tokens: [of_tunnel, of_agent, self.stopped().clone()] })
+            let used = Used { usage: Arc::clone(&self.parts().usage), workspace, tunnel };
+            Ok(Admitted { agent, used, tokens: [of_tunnel, of_agent, self.stopped().clone()] })
         } else {
             Err(Denied::TunnelGone)
         }
@@ -245,7 +251,26 @@ impl Gateway {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) agent: AgentId,
+    pub(crate) used: Used,
     pub(crate) tokens: [CancellationToken; 3],
+}
+
+/// Counts what one stream to a tunnel does.
+#[derive(Debug, Clone)]
+pub(crate) struct Used {
+    usage: Arc<Usage>,
+    workspace: WorkspaceId,
+    tunnel: TunnelId,
+}
+
+impl Used {
+    pub(crate) fn opened(&self) {
+        self.usage.opened(self.workspace, self.tunnel);
+    }
+    /// It has ended: so much was carried to the target and back.
+    pub(crate) fn carried(&self, relayed: &Relayed) {
+        self.usage.carried(self.workspace, self.tunnel, relayed.forth, relayed.back);
+    }
 }
 
 #[cfg(test)]

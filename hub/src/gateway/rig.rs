@@ -138,6 +138,7 @@ impl Rig {
             executor: executor.clone(),
             creator: Arc::new(creator),
             running: Arc::clone(&running),
+            usage: Arc::new(crate::usage::Usage::new(clock.clone())),
             clock,
             node: "test".to_owned(),
             boot: Uuid::new_v4(),

@@ -296,6 +296,7 @@ impl AgentSession {
             | Frame::ClosePort(_)
             | Frame::Check(_)
             | Frame::CommandOrdered(_)
+            | Frame::CheckReach(_)
             | Frame::StreamOpen(_)
             | Frame::StreamAccepted(_)
             | Frame::StreamRefused(_)

@@ -23,7 +23,8 @@ use parking_lot::Mutex;
 use ring::hmac;
 use schemas::{
     frames::{
-        Check, ClosePort, Frame, Goodbye, GoodbyeCode, OpenPort, PortOutcome, TunnelAssigned, TunnelWithdrawn,
+        Check, CheckReach, ClosePort, Depth, Frame, Goodbye, GoodbyeCode, OpenPort, PortOutcome,
+        TunnelAssigned, TunnelWithdrawn,
     },
     rest::Diagnostics,
 };
@@ -300,6 +301,36 @@ impl Gateway {
         let tunnel = tunnel.uuid().as_u128();
         let timeout_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         let ask = |request| Frame::Check(Check { request, tunnel, timeout_ms });
+        match self.ask(agent, limit + Duration::from_secs(1), ask).await? {
+            Answer::Check(json) => serde_json::from_str(&json).map_err(|_| AskError::Unreadable),
+            Answer::Port(_) => Err(AskError::Unreadable),
+        }
+    }
+
+    /// Asks an agent to look at a tunnel of its workspace from where it is, over the way that `reach` goes.
+    ///
+    /// # Errors
+    /// The agent gave no answer within `limit` and a second for the way.
+    pub async fn check_reach(
+        &self,
+        agent: AgentId,
+        details: &Details,
+        depth: Depth,
+        limit: Duration,
+    ) -> Result<Diagnostics, AskError> {
+        let created = &details.created;
+        let ask = |request| {
+            Frame::CheckReach(CheckReach {
+                request,
+                tunnel: created.tunnel_id.uuid().as_u128(),
+                name: created.name.to_string(),
+                host: created.target.host.clone(),
+                port: created.target.port,
+                protocol: created.protocol.name().to_owned(),
+                depth,
+                timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
+            })
+        };
         match self.ask(agent, limit + Duration::from_secs(1), ask).await? {
             Answer::Check(json) => serde_json::from_str(&json).map_err(|_| AskError::Unreadable),
             Answer::Port(_) => Err(AskError::Unreadable),

@@ -15,7 +15,7 @@ use domain::{
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
-use super::{ShareTotals, day_file_path, facets::Wanted, summary};
+use super::{ShareTotals, TunnelTotals, day_file_path, facets::Wanted, summary};
 use crate::view::{Pool, ViewError, read_only, unsigned};
 
 /// One page takes apart at most this many packed events (some 50,000 accesses): a filter that matches little answers
@@ -166,23 +166,30 @@ impl AccessLogReader {
         })
     }
 
-    /// When each tunnel last served a visitor, in the order of the tunnels; what was refused at the door is none.
-    pub fn last_activity_of(
+    /// What each tunnel carried, in the order of the tunnels; zero for one that nobody ever used.
+    pub fn carried_by(
         &self,
         workspace: WorkspaceId,
         tunnels: &[TunnelId],
-    ) -> Result<Vec<Option<Timestamp>>, ViewError> {
+    ) -> Result<Vec<TunnelTotals>, ViewError> {
         self.summary.with(|db| {
             let mut statement = db.prepare_cached(
-                "SELECT last_activity_at FROM tunnels WHERE tunnel = ?1 AND workspace = ?2",
+                "SELECT last_activity_at, connections, bytes_in, bytes_out FROM tunnels
+                 WHERE tunnel = ?1 AND workspace = ?2",
             )?;
-            let mut times = Vec::with_capacity(tunnels.len());
+            let mut totals = Vec::with_capacity(tunnels.len());
             for tunnel in tunnels {
-                let found: Option<i64> =
-                    statement.query_row((tunnel.uuid(), workspace.uuid()), |row| row.get(0)).optional()?;
-                times.push(found.map(Timestamp::from_millis));
+                let found = statement.query_row((tunnel.uuid(), workspace.uuid()), |row| {
+                    Ok(TunnelTotals {
+                        last_activity_at: Some(Timestamp::from_millis(row.get(0)?)),
+                        connections: unsigned(row.get(1)?),
+                        bytes_in: unsigned(row.get(2)?),
+                        bytes_out: unsigned(row.get(3)?),
+                    })
+                });
+                totals.push(found.optional()?.unwrap_or_default());
             }
-            Ok(times)
+            Ok(totals)
         })
     }
 

@@ -6,7 +6,8 @@ use std::{
 };
 
 use domain::{
-    access::{Access, Completion, EndedBy},
+    access::{self, Access, Completion, EndedBy, TunnelsUsed},
+    event::Event,
     ids::{EventId, ShareId, TunnelId, WorkspaceId},
     recorded::Recorded,
     time::Timestamp,
@@ -29,6 +30,19 @@ pub struct ShareTotals {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub last_accessed_at: Option<Timestamp>,
+}
+
+/// What a tunnel carried, through shares, its port and reach together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunnelTotals {
+    /// When it last served somebody; what was refused at the door is nobody.
+    pub last_activity_at: Option<Timestamp>,
+    /// Through its port and reach.
+    pub connections: u64,
+    /// To the target.
+    pub bytes_in: u64,
+    /// From the target.
+    pub bytes_out: u64,
 }
 
 /// What a day's file holds at least.
@@ -73,7 +87,17 @@ struct Sum {
 #[derive(Debug, Default)]
 struct Gathered {
     shares: BTreeMap<ShareId, Sum>,
-    tunnels: BTreeMap<TunnelId, (WorkspaceId, i64)>,
+    tunnels: BTreeMap<TunnelId, Carried>,
+}
+
+/// What a batch adds to one tunnel; without an activity only bytes that shares' refusals took.
+#[derive(Debug)]
+struct Carried {
+    workspace: WorkspaceId,
+    last_activity_at: i64,
+    connections: i64,
+    bytes_in: i64,
+    bytes_out: i64,
 }
 
 impl Summary {
@@ -125,6 +149,11 @@ impl Summary {
             note_day(&transaction, *day, &packed)?;
             for (recorded, accessed) in packed {
                 gathered.take_in(&transaction, recorded, accessed)?;
+            }
+        }
+        for (recorded, event) in batch.iter().filter(|(recorded, _)| is_new(recorded)) {
+            if let Some(Event::Access(access::Event::TunnelsUsed(used))) = event {
+                gathered.take_in_use(recorded.workspace, used);
             }
         }
         gathered.write(&transaction)?;
@@ -185,6 +214,7 @@ impl Gathered {
         let sum = self.shares.entry(accessed.share_id).or_default();
         sum.workspace = Some(recorded.workspace);
         let mut active_at: Option<i64> = None;
+        let before = (sum.bytes_in, sum.bytes_out);
         for (place, access) in accessed.accesses.iter().enumerate() {
             let times = i64::from(access.repeat.unwrap_or(1));
             sum.accesses += times;
@@ -206,11 +236,29 @@ impl Gathered {
             sum.bytes_in = sum.bytes_in.saturating_add(position(completion.bytes_in) - counted.0);
             sum.bytes_out = sum.bytes_out.saturating_add(position(completion.bytes_out) - counted.1);
         }
+        let added = (sum.bytes_in - before.0, sum.bytes_out - before.1);
         if let Some(at) = active_at {
-            let known = self.tunnels.entry(accessed.tunnel_id).or_insert((recorded.workspace, at));
-            known.1 = known.1.max(at);
+            let carried = self.carried(recorded.workspace, accessed.tunnel_id, at);
+            carried.bytes_in = carried.bytes_in.saturating_add(added.0);
+            carried.bytes_out = carried.bytes_out.saturating_add(added.1);
         }
         Ok(())
+    }
+
+    fn take_in_use(&mut self, workspace: WorkspaceId, used: &TunnelsUsed) {
+        for tunnel in &used.tunnels {
+            let carried = self.carried(workspace, tunnel.tunnel_id, tunnel.last_activity_at.millis());
+            carried.connections = carried.connections.saturating_add(position(tunnel.connections));
+            carried.bytes_in = carried.bytes_in.saturating_add(position(tunnel.bytes_in));
+            carried.bytes_out = carried.bytes_out.saturating_add(position(tunnel.bytes_out));
+        }
+    }
+
+    fn carried(&mut self, workspace: WorkspaceId, tunnel: TunnelId, at: i64) -> &mut Carried {
+        let fresh = Carried { workspace, last_activity_at: at, connections: 0, bytes_in: 0, bytes_out: 0 };
+        let carried = self.tunnels.entry(tunnel).or_insert(fresh);
+        carried.last_activity_at = carried.last_activity_at.max(at);
+        carried
     }
 
     fn write(&self, db: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -234,11 +282,20 @@ impl Gathered {
             ))?;
         }
         let mut touch = db.prepare_cached(
-            "INSERT INTO tunnels VALUES (?1, ?2, ?3) ON CONFLICT (tunnel) DO UPDATE SET
-                 last_activity_at = max(last_activity_at, excluded.last_activity_at)",
+            "INSERT INTO tunnels VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (tunnel) DO UPDATE SET
+                 last_activity_at = max(last_activity_at, excluded.last_activity_at),
+                 connections = connections + excluded.connections,
+                 bytes_in = bytes_in + excluded.bytes_in, bytes_out = bytes_out + excluded.bytes_out",
         )?;
-        for (tunnel, (workspace, at)) in &self.tunnels {
-            touch.execute((tunnel.uuid(), workspace.uuid(), at))?;
+        for (tunnel, carried) in &self.tunnels {
+            touch.execute((
+                tunnel.uuid(),
+                carried.workspace.uuid(),
+                carried.last_activity_at,
+                carried.connections,
+                carried.bytes_in,
+                carried.bytes_out,
+            ))?;
         }
         Ok(())
     }

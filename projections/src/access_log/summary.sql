@@ -11,7 +11,13 @@ CREATE TABLE shares (
 CREATE TABLE tunnels (
     tunnel BLOB PRIMARY KEY,
     workspace BLOB NOT NULL,
-    last_activity_at INTEGER NOT NULL
+    -- Through shares, ports and reach together.
+    last_activity_at INTEGER NOT NULL,
+    -- Through ports and reach.
+    connections INTEGER NOT NULL,
+    -- Through all of them.
+    bytes_in INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL
 ) WITHOUT ROWID;
 -- Which days a share has accesses on, so that a question opens no other file.
 CREATE TABLE share_days (

@@ -350,7 +350,8 @@ fn a_tunnel_was_active_when_it_last_served_and_not_when_a_visitor_was_refused() 
     world.visit(2, 2, vec![refused], vec![]);
     let activity = |world: &World| -> Vec<Option<Timestamp>> {
         let tunnels = [tunnel_id(2), tunnel_id(4)];
-        kept(world).log.reader().last_activity_of(workspace_id(0), &tunnels).unwrap()
+        let carried = kept(world).log.reader().carried_by(workspace_id(0), &tunnels).unwrap();
+        carried.iter().map(|totals| totals.last_activity_at).collect()
     };
     assert_eq!(activity(&world), vec![Some(START.plus_ms(-20)), None]);
     let event_id = world.visit(2, 2, vec![running(&world)], vec![]);
@@ -439,7 +440,7 @@ fn nothing_is_shown_to_another_workspace() {
     let page = reader.accesses(workspace_id(1), share_id(2), &all, 100, None, &unseal).unwrap();
     assert_eq!((page.rows, page.next), (vec![], None));
     assert_eq!(reader.totals(workspace_id(1), share_id(2)).unwrap(), ShareTotals::default());
-    assert_eq!(reader.last_activity_of(workspace_id(1), &[tunnel_id(2)]).unwrap(), vec![None]);
+    assert_eq!(reader.carried_by(workspace_id(1), &[tunnel_id(2)]).unwrap(), [TunnelTotals::default()]);
 }
 
 #[test]
@@ -477,4 +478,26 @@ fn events_of_an_unknown_type_are_skipped_and_counted() {
     assert_eq!(kept.log.skipped(), 1);
     kept.log.apply(&world.applied()).unwrap();
     assert_eq!(kept.log.skipped(), 1);
+}
+
+#[test]
+fn a_tunnel_s_totals_are_those_of_shares_port_and_reach_together() {
+    let mut world = World::default();
+    visits(&mut world, &[200, 404]);
+    world.now_ms = 60_000;
+    world.used(2, 3, 500, 7_000);
+    world.used(2, 1, 0, 1);
+    let kept = kept(&world);
+    let carried = |workspace| {
+        kept.log.reader().carried_by(workspace_id(workspace), &[tunnel_id(2), tunnel_id(4)]).unwrap()
+    };
+    let expected = TunnelTotals {
+        last_activity_at: Some(START.plus_ms(60_000)),
+        connections: 4,
+        bytes_in: 20 + 500,
+        bytes_out: 2_000 + 7_001,
+    };
+    assert_eq!(carried(0), [expected, TunnelTotals::default()]);
+    assert_eq!(carried(1), [TunnelTotals::default(); 2], "another workspace's");
+    assert_eq!(rows(&kept.log, &AccessFilter::default()).len(), 2, "it is no access");
 }

@@ -23,7 +23,7 @@ pub(super) fn event(db: &Transaction<'_>, recorded: &Recorded, event: &Event) ->
             (&started.node, started.boot),
         ),
         Event::AgentCommand(event) => super::commands::event(db, recorded, event),
-        Event::Claim(_) | Event::Access(_) | Event::Message(_) => Ok(()),
+        Event::Claim(_) | Event::Access(_) | Event::Message(_) | Event::Environment(_) => Ok(()),
     }
 }
 
@@ -209,6 +209,10 @@ fn tunnel_event(db: &Transaction<'_>, recorded: &Recorded, event: &tunnel::Event
         tunnel::Event::Paused(_) => set("paused = 1"),
         tunnel::Event::Resumed(_) => set("paused = 0"),
         tunnel::Event::Expired(_) | tunnel::Event::Deleted(_) => set("closed_at = ?3"),
+        // How a service is watched is asked of `Routes`; the row says that something changed.
+        tunnel::Event::HealthConfigured(_) | tunnel::Event::Healthy(_) | tunnel::Event::Unhealthy(_) => {
+            set("paused = paused")
+        }
     }
 }
 

@@ -21,6 +21,7 @@ CREATE TABLE agents (
     PRIMARY KEY (workspace, id)
 ) WITHOUT ROWID;
 CREATE INDEX agents_kept ON agents (workspace, id) WHERE deleted_at IS NULL;
+CREATE INDEX agents_by_name ON agents (workspace, name, id) WHERE deleted_at IS NULL AND ephemeral = 0;
 CREATE INDEX agents_online ON agents (node) WHERE session IS NOT NULL;
 
 CREATE TABLE tunnels (

@@ -490,3 +490,29 @@ fn a_list_of_commands_says_what_became_of_each() {
     assert_eq!(reader.command(workspace_id(1), command_id(1)).unwrap(), None);
     assert_eq!(reader.command(workspace_id(0), command_id(1)).unwrap().unwrap().status, "queued");
 }
+
+#[test]
+fn teammates_are_names_with_their_agents_and_services() {
+    let mut world = World::default();
+    world.create_workspace(0);
+    for agent in [0, 2] {
+        let token = world.token(agent, None, 86_400_000);
+        world.register_as(agent, "laptop", "alice", false, token);
+    }
+    let token = world.token(4, None, 86_400_000);
+    world.register_as(4, "ci", "robot", true, token);
+    world.create_tunnel(0, 0, None);
+    world.create_tunnel(2, 2, Some(1_000));
+    let kept = kept(&world);
+    let reader = kept.catalog.reader();
+    let page = |now| reader.teammates(workspace_id(0), now, ALL).unwrap();
+    let now = world.now();
+    let rows = page(now).rows;
+    assert_eq!(rows.len(), 1, "who was provisioned is nobody: {rows:?}");
+    assert_eq!((rows[0].name.as_str(), rows[0].services), ("alice", 2));
+    assert_eq!(rows[0].agents, [agent_id(2), agent_id(0)]);
+    assert_eq!(page(now.plus_ms(1_000)).rows[0].services, 1, "one of the services is over");
+    assert!(reader.teammates(workspace_id(1), now, ALL).unwrap().rows.is_empty());
+    let numbers = reader.numbers(workspace_id(0), now).unwrap();
+    assert_eq!((numbers.agents, numbers.tunnels, numbers.active, numbers.shares), (3, 2, 0, 0));
+}

@@ -30,6 +30,7 @@ impl Routes {
                     self.claims.remove_if(&stream, |_, entry| entry.revision == revision);
                 }
                 Gone::Share(id, revision) => self.forget_share(id, revision),
+                Gone::Environment(id, revision) => self.forget_environment(id, revision),
                 Gone::Command(id, revision) => {
                     self.commands.remove_if(&id, |_, entry| entry.revision == revision);
                 }

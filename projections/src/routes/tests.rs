@@ -1,6 +1,7 @@
 //! Events in, routes out.
 
 use domain::{
+    environment,
     share::{self, RevokeReason},
     tunnel::{self, DeleteReason, TunnelUpdated},
     workspace::Workspace,
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::histories::{
-    World, agent_id, digest, history, name, revoke_key, share_id, tunnel_id, workspace_id,
+    World, agent_id, digest, environment_id, history, name, revoke_key, share_id, tunnel_id, workspace_id,
 };
 
 pub(super) fn routes_of(world: &World) -> Routes {
@@ -61,6 +62,10 @@ fn content(routes: &Routes) -> Vec<String> {
         lines(&routes.messages),
         lines(&routes.messages_by_agent),
         lines(&routes.agents_by_capability),
+        lines(&routes.environments),
+        lines(&routes.environments_by_workspace),
+        lines(&routes.environments_by_code),
+        lines(&routes.environments_by_joiner),
     ];
     all.iter_mut().for_each(|lines| lines.sort());
     all.concat()
@@ -459,4 +464,43 @@ fn states_of_routes_are_the_aggregates_own() {
         }
     }
     assert_eq!(routes_of(&world).workspace(workspace_id(0)).unwrap().state, state);
+}
+
+/// An environment share of workspace 0 that agent 2 has joined.
+fn joined_environment() -> World {
+    let mut world = World::default();
+    world.create_workspace(0);
+    world.share_environment(2, 0, 3_600_000);
+    let now = world.now();
+    world.environment(2, &environment::Command::Join { agent_id: agent_id(2), now });
+    world
+}
+
+#[test]
+fn an_environment_share_is_found_by_its_code_in_its_own_workspace_until_it_ends() {
+    let mut world = joined_environment();
+    let routes = routes_of(&world);
+    let found = |routes: &Routes, workspace| {
+        routes.environment_by_code(workspace_id(workspace), &digest(0x42)).map(|(id, _)| id)
+    };
+    assert_eq!(found(&routes, 0), Some(environment_id(2)));
+    assert_eq!(found(&routes, 1), None, "codes are a workspace's own");
+    assert_eq!(routes.environments_of(workspace_id(0)), [environment_id(2)]);
+    assert_eq!(routes.environments_joined_by(agent_id(2)).len(), 1);
+    world.environment(2, &environment::Command::Revoke { reason: environment::RevokeReason::Requested });
+    apply_all(&routes, &world);
+    assert_eq!(found(&routes, 0), None);
+    assert!(routes.environments_of(workspace_id(0)).is_empty());
+    assert_eq!(routes.environments_joined_by(agent_id(2)).len(), 1, "whoever joined it learns that it ended");
+}
+
+#[test]
+fn an_environment_share_that_ended_long_ago_leaves_nothing() {
+    let mut world = joined_environment();
+    world.environment(2, &environment::Command::Revoke { reason: environment::RevokeReason::Requested });
+    let routes = keeping(0);
+    read_all(&routes, &world);
+    assert!(routes.environment(environment_id(2)).is_none());
+    assert!(routes.environments_joined_by(agent_id(2)).is_empty());
+    assert!(routes.environments_by_joiner.is_empty());
 }

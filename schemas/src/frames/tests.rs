@@ -117,6 +117,21 @@ fn examples() -> Vec<(String, Frame)> {
         let open = StreamOpen { tunnel: 2, kind, peer: text("203.0.113.7:50000") };
         examples.push((format!("stream-open.{name}"), Frame::StreamOpen(open)));
     }
+    for (name, depth) in
+        [("tcp", Depth::Tcp), ("tls", Depth::Tls), ("http", Depth::Http), ("full", Depth::Full)]
+    {
+        let look = CheckReach {
+            request: 11,
+            tunnel: 2,
+            name: text("web"),
+            host: text("localhost"),
+            port: 8_443,
+            protocol: text("https"),
+            depth,
+            timeout_ms: 10_000,
+        };
+        examples.push((format!("check-reach.{name}"), Frame::CheckReach(look)));
+    }
     for (name, code) in [
         ("unknown-tunnel", RefusalCode::UnknownTunnel),
         ("paused", RefusalCode::Paused),

@@ -5,7 +5,7 @@
 
 use domain::{
     claim::{self, Claim, ClaimKind, ClaimTaken, UNCONFIRMED_MS_MAX},
-    ids::{ShareId, TunnelId},
+    ids::{EnvironmentId, ShareId, TunnelId},
     recorded::StreamName,
 };
 use projections::routes::Routes;
@@ -152,6 +152,10 @@ fn holds(routes: &Routes, claim: &ClaimTaken) -> bool {
                 let slug = entry.state.created.as_ref().map(|created| created.slug.as_str());
                 entry.state.ended.is_none() && slug == Some(claim.key.as_str())
             })
+        }
+        ClaimKind::EnvironmentCode => {
+            let id = claim.holder.parse::<EnvironmentId>().ok();
+            id.and_then(|id| routes.environment(id)).is_some_and(|entry| entry.state.ended.is_none())
         }
         ClaimKind::Idempotency => true,
     }
