@@ -43,6 +43,8 @@ pub struct Deps {
 #[rtype(result = "Result<Done, ExecuteError<A::Rejection>>")]
 pub struct Execute<A: Aggregate> {
     pub who: Who,
+    /// Only if the stream is at this revision.
+    pub expected: Option<u64>,
     pub command: A::Command,
 }
 
@@ -127,6 +129,10 @@ async fn execute<A: Aggregate>(
         // not exist here.
         if current.state.workspace().is_some_and(|owner| owner != message.who.workspace) {
             return (Some(current), Err(ExecuteError::NotFound));
+        }
+        // Judged at the revision that the append expects: of two with the same precondition one is second.
+        if message.expected.is_some_and(|expected| expected != current.revision) {
+            return (Some(current), Err(ExecuteError::Changed));
         }
         let events = match current.state.decide(&message.command) {
             Ok(events) => events,

@@ -57,6 +57,9 @@ pub enum ExecuteError<R> {
     /// It belongs to another workspace, which is to say: it does not exist.
     #[error("not found")]
     NotFound,
+    /// The aggregate is no longer at the revision that the command was meant for.
+    #[error("changed meanwhile")]
+    Changed,
     /// Others were faster three times, or too many wait. Try again.
     #[error("too many commands for one aggregate at once")]
     Busy,
@@ -119,7 +122,17 @@ impl Executor {
         who: Who,
         command: workspace::Command,
     ) -> Result<Done, ExecuteError<workspace::Rejection>> {
-        self.execute(&self.0.workspaces, StreamName::workspace(id), who, command).await
+        self.workspace_at(id, who, None, command).await
+    }
+    /// The same, only if it is at this revision.
+    pub async fn workspace_at(
+        &self,
+        id: WorkspaceId,
+        who: Who,
+        expected: Option<u64>,
+        command: workspace::Command,
+    ) -> Result<Done, ExecuteError<workspace::Rejection>> {
+        self.execute(&self.0.workspaces, StreamName::workspace(id), who, expected, command).await
     }
     pub async fn agent(
         &self,
@@ -127,7 +140,17 @@ impl Executor {
         who: Who,
         command: agent::Command,
     ) -> Result<Done, ExecuteError<agent::Rejection>> {
-        self.execute(&self.0.agents, StreamName::agent(id), who, command).await
+        self.agent_at(id, who, None, command).await
+    }
+    /// The same, only if it is at this revision.
+    pub async fn agent_at(
+        &self,
+        id: AgentId,
+        who: Who,
+        expected: Option<u64>,
+        command: agent::Command,
+    ) -> Result<Done, ExecuteError<agent::Rejection>> {
+        self.execute(&self.0.agents, StreamName::agent(id), who, expected, command).await
     }
     pub async fn tunnel(
         &self,
@@ -135,7 +158,17 @@ impl Executor {
         who: Who,
         command: tunnel::Command,
     ) -> Result<Done, ExecuteError<tunnel::Rejection>> {
-        self.execute(&self.0.tunnels, StreamName::tunnel(id), who, command).await
+        self.tunnel_at(id, who, None, command).await
+    }
+    /// The same, only if it is at this revision.
+    pub async fn tunnel_at(
+        &self,
+        id: TunnelId,
+        who: Who,
+        expected: Option<u64>,
+        command: tunnel::Command,
+    ) -> Result<Done, ExecuteError<tunnel::Rejection>> {
+        self.execute(&self.0.tunnels, StreamName::tunnel(id), who, expected, command).await
     }
     pub async fn share(
         &self,
@@ -143,7 +176,17 @@ impl Executor {
         who: Who,
         command: share::Command,
     ) -> Result<Done, ExecuteError<share::Rejection>> {
-        self.execute(&self.0.shares, StreamName::share(id), who, command).await
+        self.share_at(id, who, None, command).await
+    }
+    /// The same, only if it is at this revision.
+    pub async fn share_at(
+        &self,
+        id: ShareId,
+        who: Who,
+        expected: Option<u64>,
+        command: share::Command,
+    ) -> Result<Done, ExecuteError<share::Rejection>> {
+        self.execute(&self.0.shares, StreamName::share(id), who, expected, command).await
     }
     /// `stream` comes from [`StreamName::claim`].
     pub async fn claim(
@@ -152,7 +195,7 @@ impl Executor {
         who: Who,
         command: claim::Command,
     ) -> Result<Done, ExecuteError<claim::Rejection>> {
-        self.execute(&self.0.claims, stream, who, command).await
+        self.execute(&self.0.claims, stream, who, None, command).await
     }
     pub async fn node(
         &self,
@@ -160,7 +203,7 @@ impl Executor {
         who: Who,
         command: node::Command,
     ) -> Result<Done, ExecuteError<node::Rejection>> {
-        self.execute(&self.0.nodes, StreamName::node(name), who, command).await
+        self.execute(&self.0.nodes, StreamName::node(name), who, None, command).await
     }
 
     /// How many aggregates are awake.
@@ -190,6 +233,7 @@ impl Executor {
         directory: &Directory<A>,
         stream: StreamName,
         who: Who,
+        expected: Option<u64>,
         command: A::Command,
     ) -> Result<Done, ExecuteError<A::Rejection>>
     where
@@ -199,7 +243,7 @@ impl Executor {
         // row means that the hub is stopping.
         for _ in 0..2 {
             let addr = self.find_or_start(directory, &stream);
-            match addr.send(Execute { who: who.clone(), command: command.clone() }).await {
+            match addr.send(Execute { who: who.clone(), expected, command: command.clone() }).await {
                 Ok(answer) => return answer,
                 Err(MailboxError::Timeout) => return Err(ExecuteError::Busy),
                 Err(MailboxError::Closed) => {}

@@ -9,7 +9,7 @@ use domain::{
 };
 use schemas::rest::{AgentCredentials, ProvisionAgent, RegisterAgent, Success};
 
-use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, lists, present, tunnels};
+use super::{Ports, body::Body, caller::Caller, error::ApiError, idempotency, lists, present};
 use crate::{
     actors::Done,
     secrets::{SecretKind, Seed},
@@ -203,8 +203,8 @@ pub async fn delete(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
     let (id, entry) = find(&ports, &caller, &id)?;
-    tunnels::if_match(&request, entry.revision)?;
-    let done = ports.executor.agent(id, caller.who(), Command::Delete).await?;
+    let expected = lists::if_match(&request, entry.revision)?;
+    let done = ports.executor.agent_at(id, caller.who(), expected, Command::Delete).await?;
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);
     Ok(response.json(Success { success: true }))

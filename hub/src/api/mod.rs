@@ -1,9 +1,12 @@
-//! The Control API: every URL in one table, what handlers work with, and the middleware that gives every answer its
-//! request id and every error the one shape.
+//! The Control API: every URL in one table with its description, what handlers work with, and the middleware that gives
+//! every answer its request id and every error the one shape.
 
 pub mod agents;
 pub mod body;
 pub mod caller;
+pub mod describe;
+pub mod described;
+pub mod docs;
 pub mod error;
 pub mod health;
 pub mod idempotency;
@@ -26,7 +29,7 @@ use dashmap::DashMap;
 use domain::{ids::KeyId, time::Timestamp};
 use projections::{access_log::AccessLogReader, catalog::CatalogReader, routes::Routes};
 
-use self::url::Url;
+use self::url::{Described, Url};
 use crate::{
     actors::Executor,
     clock::SharedClock,
@@ -94,43 +97,72 @@ impl Ports {
     }
 }
 
-/// Every URL of the API except the agents' session, which the gateway adds before these.
-pub fn routes(config: &mut web::ServiceConfig) {
-    let urls = [
+/// Every URL of the API except the agents' session, which the gateway adds before these. A method stands beside its
+/// description (see CONTRIBUTING.md for a new one).
+fn urls() -> Vec<Url> {
+    use described as d;
+    vec![
         // For orchestrators and dashboards, without credentials.
-        Url::at("/health").get(health::health),
-        Url::at("/v1/health").get(health::health),
-        Url::at("/livez").get(health::livez),
-        Url::at("/readyz").get(health::readyz),
-        Url::at("/metrics").get(health::metrics),
+        Url::at("/health").get(health::health, d::health::short()),
+        Url::at("/v1/health").get(health::health, d::health::health()),
+        Url::at("/livez").get(health::livez, d::health::livez()),
+        Url::at("/readyz").get(health::readyz, d::health::readyz()),
+        Url::at("/metrics").get(health::metrics, d::health::metrics()),
+        // The description of all this.
+        Url::at("/openapi.json").get(docs::document, d::docs::document()),
+        Url::at("/docs").get(docs::page, d::docs::page()),
+        Url::at("/docs/{file}").get(docs::file, d::docs::file()),
         // Workspace and keys.
-        Url::at("/v1/whoami").get(keys::whoami),
-        Url::at("/v1/workspace").get(keys::workspace),
-        Url::at("/v1/api-keys").get(keys::list).post(keys::create),
-        Url::at("/v1/api-keys/{id}").delete(keys::revoke),
+        Url::at("/v1/whoami").get(keys::whoami, d::keys::whoami()),
+        Url::at("/v1/workspace").get(keys::workspace, d::keys::workspace()),
+        Url::at("/v1/api-keys").get(keys::list, d::keys::list()).post(keys::create, d::keys::create()),
+        Url::at("/v1/api-keys/{id}").delete(keys::revoke, d::keys::revoke()),
         // Agents.
-        Url::at("/v1/agents/register").post(agents::register),
-        Url::at("/v1/agents/provision").post(agents::provision),
-        Url::at("/v1/agents").get(agents::list),
-        Url::at("/v1/agents/online").get(agents::online),
-        Url::at("/v1/agents/{id}").get(agents::get).delete(agents::delete),
+        Url::at("/v1/agents/register").post(agents::register, d::agents::register()),
+        Url::at("/v1/agents/provision").post(agents::provision, d::agents::provision()),
+        Url::at("/v1/agents").get(agents::list, d::agents::list()),
+        Url::at("/v1/agents/online").get(agents::online, d::agents::online()),
+        Url::at("/v1/agents/{id}")
+            .get(agents::get, d::agents::get())
+            .delete(agents::delete, d::agents::delete()),
         // Tunnels, and the same things as services.
-        Url::at("/v1/tunnels").get(tunnels::list).post(tunnels::create),
-        Url::at("/v1/tunnels/{id}").get(tunnels::get).patch(tunnels::update).delete(tunnels::delete),
-        Url::at("/v1/tunnels/{id}/connect").post(tunnels::connect),
-        Url::at("/v1/tunnels/{id}/share").post(shares::create_for_tunnel),
-        Url::at("/v1/services/register").post(services::register),
-        Url::at("/v1/services").get(tunnels::list),
-        Url::at("/v1/services/{id}").get(tunnels::get).patch(tunnels::update).delete(tunnels::delete),
-        Url::at("/v1/services/{id}/shares").get(shares::list_of_service).post(shares::create_for_service),
-        Url::at("/v1/services/{id}/check").post(services::check),
+        Url::at("/v1/tunnels")
+            .get(tunnels::list, d::tunnels::list())
+            .post(tunnels::create, d::tunnels::create()),
+        Url::at("/v1/tunnels/{id}")
+            .get(tunnels::get, d::tunnels::get())
+            .patch(tunnels::update, d::tunnels::update())
+            .delete(tunnels::delete, d::tunnels::delete()),
+        Url::at("/v1/tunnels/{id}/connect").post(tunnels::connect, d::tunnels::connect()),
+        Url::at("/v1/tunnels/{id}/share").post(shares::create_for_tunnel, d::shares::create_for_tunnel()),
+        Url::at("/v1/services/register").post(services::register, d::services::register()),
+        Url::at("/v1/services").get(tunnels::list, d::services::list()),
+        Url::at("/v1/services/{id}")
+            .get(tunnels::get, d::services::get())
+            .patch(tunnels::update, d::services::update())
+            .delete(tunnels::delete, d::services::delete()),
+        Url::at("/v1/services/{id}/shares")
+            .get(shares::list_of_service, d::shares::list_of_service())
+            .post(shares::create_for_service, d::shares::create_for_service()),
+        Url::at("/v1/services/{id}/check").post(services::check, d::services::check()),
         // Shares.
-        Url::at("/v1/shares").get(shares::list),
-        Url::at("/v1/shares/{id}").get(shares::get).delete(shares::revoke),
-        Url::at("/v1/shares/{id}/logs").get(shares::logs),
-        Url::at("/v1/shared/{token}/info").get(shares::info),
-    ];
-    for url in urls {
+        Url::at("/v1/shares").get(shares::list, d::shares::list()),
+        Url::at("/v1/shares/{id}")
+            .get(shares::get, d::shares::get())
+            .delete(shares::revoke, d::shares::revoke()),
+        Url::at("/v1/shares/{id}/logs").get(shares::logs, d::shares::logs()),
+        Url::at("/v1/shared/{token}/info").get(shares::info, d::shares::info()),
+    ]
+}
+
+/// What each method of each URL says of itself, in the order of the table.
+pub fn table() -> Vec<Described> {
+    urls().into_iter().flat_map(Url::described).collect()
+}
+
+/// Serves every URL of the table and nothing else.
+pub fn routes(config: &mut web::ServiceConfig) {
+    for url in urls() {
         config.service(url.finish());
     }
     config.default_service(web::to(problems::no_such_url));

@@ -22,7 +22,7 @@ use schemas::rest::{
 use std::sync::Arc;
 
 use super::{
-    Ports, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists, present, tunnels,
+    Ports, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists, present, tunnels, url,
 };
 use crate::{
     creation::{NewLink, NewShare},
@@ -246,9 +246,9 @@ pub async fn revoke(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
     let (id, known) = find(&ports, &caller, &id)?;
-    tunnels::if_match(&request, known.revision())?;
+    let expected = lists::if_match(&request, known.revision())?;
     let command = Command::Revoke { reason: RevokeReason::Requested };
-    let done = ports.executor.share(id, caller.who(), command).await?;
+    let done = ports.executor.share_at(id, caller.who(), expected, command).await?;
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);
     Ok(response.json(Success { success: true }))
@@ -304,6 +304,7 @@ pub async fn info(
     token: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     limit::count_public(&ports, &request)?;
+    url::check_query(&request)?;
     Ok(HttpResponse::Ok().json(info_of(&ports, &token).await?))
 }
 
