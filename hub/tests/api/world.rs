@@ -19,7 +19,7 @@ pub(crate) struct World {
     /// Those of another workspace, and a key for everything there.
     pub(crate) foreign: Things,
     pub(crate) foreign_key: String,
-    /// The token of the caller's own agent.
+    /// The token of another agent of the caller's workspace, which no example gives a new one.
     pub(crate) agent_token: String,
 }
 
@@ -29,8 +29,10 @@ impl World {
         let other = hub.hub.core.create_workspace("other").await.unwrap();
         let (_, key) = hub.hub.core.create_key(other, "all", vec![Scope::Admin], None, None).await.unwrap();
         let foreign_key = key.reveal().to_owned();
-        let (own, agent_token) = things(&hub, ADMIN, Some(Place::Agent.example())).await;
-        let (foreign, _) = things(&hub, &foreign_key, None).await;
+        let own = things(&hub, ADMIN, Some(Place::Agent.example())).await;
+        let foreign = things(&hub, &foreign_key, None).await;
+        let agent = hub.post("/v1/agents/register", json!({ "label": "another" })).await;
+        let agent_token = agent.text("token");
         Self { hub, own, foreign, foreign_key, agent_token }
     }
 
@@ -55,7 +57,7 @@ impl World {
 }
 
 /// Makes one thing of every kind.
-async fn things(hub: &Running, key: &str, agent: Option<&str>) -> (Things, String) {
+async fn things(hub: &Running, key: &str, agent: Option<&str>) -> Things {
     let headers = [("x-api-key", key)];
     let make = async |path: String, body: Value| {
         let made = hub.send(Method::POST, &path, &headers, Some(body)).await;
@@ -66,21 +68,19 @@ async fn things(hub: &Running, key: &str, agent: Option<&str>) -> (Things, Strin
     if let Some(id) = agent {
         body["agentId"] = id.into();
     }
-    let agent = make("/v1/agents/register".to_owned(), body).await;
-    let (token, agent) = (agent.text("token"), agent.text("agentId"));
+    let agent = make("/v1/agents/register".to_owned(), body).await.text("agentId");
     let body = json!({ "target": "localhost:3000", "agentId": agent, "name": "site", "protocol": "http" });
     let tunnel = make("/v1/tunnels".to_owned(), body).await.text("id");
     let share = make(format!("/v1/tunnels/{tunnel}/share"), json!({ "name": "link" })).await;
     let spare = make("/v1/api-keys".to_owned(), json!({ "name": "spare" })).await.text("id");
-    let things = Things::from([
+    Things::from([
         (Place::Agent, agent),
         (Place::DocsFile, Place::DocsFile.example().to_owned()),
         (Place::Key, spare),
         (Place::Share, share.text("id")),
         (Place::ShareToken, share.text("token")),
         (Place::Tunnel, tunnel),
-    ]);
-    (things, token)
+    ])
 }
 
 /// What every path of that kind can have and nothing has: well-formed, so that nobody can say that it was the form.

@@ -151,7 +151,7 @@ fn parameters() -> Value {
             "name": "Idempotency-Key",
             "in": "header",
             "description": "Makes the request repeatable: the same key with the same request gives the first one's ids and secrets, also after a crash.",
-            "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" },
+            "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$" },
         },
         "IfMatch": {
             "name": "If-Match",

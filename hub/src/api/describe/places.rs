@@ -44,7 +44,7 @@ impl Place {
             Self::DocsFile => "swagger-ui.css",
             Self::Key => "key_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
             Self::Share => "share_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
-            Self::ShareToken => "share_tok_3q2-7wAAcHJpdmF0ZS1jb25uZWN0LWV4YW1wbGUtdG9rZW4",
+            Self::ShareToken => "share_tok_cHJpdmF0ZS1jb25uZWN0LWFuLWV4YW1wbGUtdG9rZW4",
             Self::Tunnel => "tun_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
         }
     }
