@@ -66,19 +66,19 @@ impl Page {
         let path = target.splitn(4, '/').nth(3).expect("a URL has a path").to_owned();
         let socket = WebSockets::connect(address, &format!("/{path}"));
         let mut page = Self { socket, last_id: 0, _process: process, _profile: profile };
-        page.call("Page.enable", json!({}));
+        page.call("Page.enable", &json!({}));
         // What the page's policy refuses is kept for the test to see.
         let source = "window.refused = []; document.addEventListener('securitypolicyviolation', \
                       e => window.refused.push(e.violatedDirective + ' ' + e.blockedURI)); \
                       window.failed = []; window.addEventListener('error', e => window.failed.push(String(e.message)));";
-        page.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": source }));
-        page.call("Page.navigate", json!({ "url": url }));
+        page.call("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": source }));
+        page.call("Page.navigate", &json!({ "url": url }));
         page
     }
 
     /// Calls a method of the debugging protocol.
     #[track_caller]
-    pub fn call(&mut self, method: &str, parameters: Value) -> Value {
+    pub fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.last_id += 1;
         let id = self.last_id;
         let message = json!({ "id": id, "method": method, "params": parameters }).to_string();
@@ -101,7 +101,7 @@ impl Page {
     #[track_caller]
     pub fn value(&mut self, expression: &str) -> Value {
         let asked = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        let mut answer = self.call("Runtime.evaluate", asked);
+        let mut answer = self.call("Runtime.evaluate", &asked);
         assert!(answer.get("exceptionDetails").is_none(), "{expression}: {answer}");
         answer["result"]["value"].take()
     }
@@ -109,9 +109,9 @@ impl Page {
     /// Waits until an expression is true.
     #[track_caller]
     pub fn wait_for(&mut self, what: &str, expression: &str) {
-        eventually(what, PATIENCE, || match self.value(expression) {
-            Value::Bool(true) => Ok(()),
-            other => Err(other),
+        eventually(what, PATIENCE, || {
+            let found = self.value(expression);
+            if found == true { Ok(()) } else { Err(found) }
         });
     }
 
@@ -127,20 +127,20 @@ impl Page {
         ));
         for kind in ["mousePressed", "mouseReleased"] {
             let at = json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
-            self.call("Input.dispatchMouseEvent", at);
+            self.call("Input.dispatchMouseEvent", &at);
         }
     }
 
     /// Types into whatever was clicked on.
     #[track_caller]
     pub fn write(&mut self, text: &str) {
-        self.call("Input.insertText", json!({ "text": text }));
+        self.call("Input.insertText", &json!({ "text": text }));
     }
 
     /// Keeps a picture of what is seen.
     #[track_caller]
     pub fn picture(&mut self, file: &Path) {
-        let picture = self.call("Page.captureScreenshot", json!({ "format": "png" }));
+        let picture = self.call("Page.captureScreenshot", &json!({ "format": "png" }));
         let bytes = STANDARD.decode(picture["data"].as_str().expect("a picture")).expect("base64");
         fs::write(file, bytes).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }

@@ -30,7 +30,7 @@ pub(crate) fn wrong(document: &Value, schema: &Value, value: &Value, place: &str
     let types: Vec<&str> = match &schema["type"] {
         Value::String(one) => vec![one],
         Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
-        _ => vec![],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => vec![],
     };
     if !types.is_empty() && !types.iter().any(|kind| is_of(kind, value)) {
         found.push(format!("{place}: {value} is no {types:?}"));
