@@ -12,6 +12,7 @@ use utoipa::{
 };
 
 pub mod about;
+mod numbers;
 pub mod texts;
 
 pub use about::{Health, Liveness, OpenApi, WhoAmI, Workspace};
@@ -62,9 +63,9 @@ pub struct ProvisionAgent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<texts::Name>)]
     pub name: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "numbers::maybe_whole")]
     #[schema(minimum = 300, maximum = 86400)]
-    pub ttl_seconds: Option<u64>,
+    pub ttl_seconds: Option<i64>,
 }
 
 /// `"host:port"` or an object with both.
@@ -96,6 +97,7 @@ impl ToSchema for TargetText {
 pub struct TargetParts {
     #[schema(value_type = texts::Host)]
     pub host: String,
+    #[serde(deserialize_with = "numbers::whole")]
     #[schema(minimum = 1, maximum = 65535)]
     pub port: i64,
 }
@@ -138,7 +140,7 @@ pub struct UpdateTunnel {
 pub struct ConnectTunnel {
     #[schema(value_type = texts::AgentId)]
     pub agent_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "numbers::maybe_whole")]
     #[schema(minimum = 1, maximum = 65535)]
     pub local_port: Option<i64>,
 }
@@ -153,6 +155,7 @@ pub struct RegisterService {
     pub name: String,
     #[schema(value_type = texts::Host)]
     pub target_host: String,
+    #[serde(deserialize_with = "numbers::whole")]
     #[schema(minimum = 1, maximum = 65535)]
     pub target_port: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,7 +182,7 @@ pub struct CreateShare {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<texts::Method>>, min_items = 1)]
     pub allowed_methods: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "numbers::maybe_whole")]
     #[schema(minimum = 1, maximum = 1000)]
     pub rate_limit_per_min: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
