@@ -105,7 +105,7 @@ fn the_examples_of_the_tunnels_api_answer_what_they_show() {
     let listed = shows(curl(&hub, "GET", "/v1/tunnels", None), 200, &json!([created]));
     assert_eq!(listed.as_array().map(Vec::len), Some(1));
 
-    let mut detailed = created.clone();
+    let mut detailed = created;
     detailed["publicUrl"] = Value::Null;
     detailed["metadata"] = json!({});
     let details = shows(curl(&hub, "GET", &path, None), 200, &detailed);
