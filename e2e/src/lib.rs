@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod api;
 pub mod binaries;
+pub mod browser;
 pub mod conversations;
 pub mod faketime;
 pub mod http;

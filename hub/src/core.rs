@@ -185,6 +185,7 @@ pub fn not_done<R: fmt::Display>(what: &'static str) -> impl FnOnce(ExecuteError
     move |error| match error {
         ExecuteError::Rejected(rejection) => anyhow::anyhow!("{what}: {rejection}"),
         ExecuteError::NotFound => anyhow::anyhow!("{what}: there is nothing of that id in this workspace"),
+        ExecuteError::Changed => anyhow::anyhow!("{what}: it has changed meanwhile"),
         ExecuteError::Busy => anyhow::anyhow!("{what}: too many changes at once; try again"),
         ExecuteError::Unavailable(reason) | ExecuteError::Refused(reason) => {
             anyhow::anyhow!("{what}: {reason}")

@@ -236,6 +236,20 @@ impl Creator {
     /// # Errors
     /// [`CreateError::NameTaken`] and what the tunnel itself refuses.
     pub async fn update(&self, who: &Who, id: TunnelId, update: TunnelUpdated) -> Result<Done, CreateError> {
+        self.update_at(who, id, None, update).await
+    }
+
+    /// The same, only if the tunnel is at this revision.
+    ///
+    /// # Errors
+    /// As [`Creator::update`], and [`ExecuteError::Changed`].
+    pub async fn update_at(
+        &self,
+        who: &Who,
+        id: TunnelId,
+        expected: Option<u64>,
+        update: TunnelUpdated,
+    ) -> Result<Done, CreateError> {
         let _kept = match &update.name {
             Some(_) => Some(self.keep_name(id).await),
             None => None,
@@ -252,7 +266,8 @@ impl Creator {
         if let Some(name) = &renamed {
             claim.name_again(name).await?;
         }
-        let answer = self.executor.tunnel(id, who.clone(), tunnel::Command::Update(update)).await;
+        let command = tunnel::Command::Update(update);
+        let answer = self.executor.tunnel_at(id, who.clone(), expected, command).await;
         if let (Err(error), Some(name)) = (&answer, &renamed)
             && !matches!(error, ExecuteError::InDoubt(_))
         {

@@ -289,6 +289,7 @@ fn for_people(said: &Announcement, what: &str, target: &Target) -> String {
          {link}By name:     {slug}\n\
          \n\
          Control API:  {api}\n\
+         Swagger UI:   {api}/docs\n\
          Admin key:    {key}   (24 hours, shown once)\n\
          \n\
          Try it:\n\

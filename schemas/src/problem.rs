@@ -1,9 +1,10 @@
 //! The one error body, everywhere (product.md section 2).
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What went wrong, for programs (`code`, for ever) and people (`message`, with the next step).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
     pub status_code: u16,
@@ -11,16 +12,18 @@ pub struct Problem {
     pub error: String,
     pub code: String,
     pub message: String,
+    #[schema(value_type = crate::rest::texts::RequestId)]
     pub request_id: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<FieldProblem>,
     /// Seconds; only with 429.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub retry_after: Option<u64>,
 }
 
 /// One field that was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldProblem {
     pub field: String,
     pub message: String,

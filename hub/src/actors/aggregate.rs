@@ -43,6 +43,8 @@ pub struct Deps {
 #[rtype(result = "Result<Done, ExecuteError<A::Rejection>>")]
 pub struct Execute<A: Aggregate> {
     pub who: Who,
+    /// Only if the stream is at this revision.
+    pub expected: Option<u64>,
     pub command: A::Command,
     /// The sealed personal part of the first event, where there is one.
     pub personal: Option<Box<[u8]>>,
@@ -50,7 +52,12 @@ pub struct Execute<A: Aggregate> {
 
 impl<A: Aggregate> Clone for Execute<A> {
     fn clone(&self) -> Self {
-        Self { who: self.who.clone(), command: self.command.clone(), personal: self.personal.clone() }
+        Self {
+            who: self.who.clone(),
+            expected: self.expected,
+            command: self.command.clone(),
+            personal: self.personal.clone(),
+        }
     }
 }
 
@@ -135,6 +142,10 @@ async fn execute<A: Aggregate>(
         // not exist here.
         if current.state.workspace().is_some_and(|owner| owner != message.who.workspace) {
             return (Some(current), Err(ExecuteError::NotFound));
+        }
+        // Judged at the revision that the append expects: of two with the same precondition one is second.
+        if message.expected.is_some_and(|expected| expected != current.revision) {
+            return (Some(current), Err(ExecuteError::Changed));
         }
         let events = match current.state.decide(&message.command) {
             Ok(events) => events,

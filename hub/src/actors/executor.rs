@@ -60,6 +60,9 @@ pub enum ExecuteError<R> {
     /// It belongs to another workspace, which is to say: it does not exist.
     #[error("not found")]
     NotFound,
+    /// The aggregate is no longer at the revision that the command was meant for.
+    #[error("changed meanwhile")]
+    Changed,
     /// Others were faster three times, or too many wait. Try again.
     #[error("too many commands for one aggregate at once")]
     Busy,
@@ -128,7 +131,17 @@ impl Executor {
         who: Who,
         command: workspace::Command,
     ) -> Result<Done, ExecuteError<workspace::Rejection>> {
-        self.execute(&self.0.workspaces, StreamName::workspace(id), who, command).await
+        self.workspace_at(id, who, None, command).await
+    }
+    /// The same, only if it is at this revision.
+    pub async fn workspace_at(
+        &self,
+        id: WorkspaceId,
+        who: Who,
+        expected: Option<u64>,
+        command: workspace::Command,
+    ) -> Result<Done, ExecuteError<workspace::Rejection>> {
+        self.execute(&self.0.workspaces, StreamName::workspace(id), who, expected, command).await
     }
     pub async fn agent(
         &self,
@@ -136,7 +149,17 @@ impl Executor {
         who: Who,
         command: agent::Command,
     ) -> Result<Done, ExecuteError<agent::Rejection>> {
-        self.execute(&self.0.agents, StreamName::agent(id), who, command).await
+        self.agent_at(id, who, None, command).await
+    }
+    /// The same, only if it is at this revision.
+    pub async fn agent_at(
+        &self,
+        id: AgentId,
+        who: Who,
+        expected: Option<u64>,
+        command: agent::Command,
+    ) -> Result<Done, ExecuteError<agent::Rejection>> {
+        self.execute(&self.0.agents, StreamName::agent(id), who, expected, command).await
     }
     pub async fn tunnel(
         &self,
@@ -144,7 +167,17 @@ impl Executor {
         who: Who,
         command: tunnel::Command,
     ) -> Result<Done, ExecuteError<tunnel::Rejection>> {
-        self.execute(&self.0.tunnels, StreamName::tunnel(id), who, command).await
+        self.tunnel_at(id, who, None, command).await
+    }
+    /// The same, only if it is at this revision.
+    pub async fn tunnel_at(
+        &self,
+        id: TunnelId,
+        who: Who,
+        expected: Option<u64>,
+        command: tunnel::Command,
+    ) -> Result<Done, ExecuteError<tunnel::Rejection>> {
+        self.execute(&self.0.tunnels, StreamName::tunnel(id), who, expected, command).await
     }
     pub async fn share(
         &self,
@@ -152,7 +185,17 @@ impl Executor {
         who: Who,
         command: share::Command,
     ) -> Result<Done, ExecuteError<share::Rejection>> {
-        self.execute(&self.0.shares, StreamName::share(id), who, command).await
+        self.share_at(id, who, None, command).await
+    }
+    /// The same, only if it is at this revision.
+    pub async fn share_at(
+        &self,
+        id: ShareId,
+        who: Who,
+        expected: Option<u64>,
+        command: share::Command,
+    ) -> Result<Done, ExecuteError<share::Rejection>> {
+        self.execute(&self.0.shares, StreamName::share(id), who, expected, command).await
     }
     /// `stream` comes from [`StreamName::claim`].
     pub async fn claim(
@@ -161,7 +204,7 @@ impl Executor {
         who: Who,
         command: claim::Command,
     ) -> Result<Done, ExecuteError<claim::Rejection>> {
-        self.execute(&self.0.claims, stream, who, command).await
+        self.execute(&self.0.claims, stream, who, None, command).await
     }
     pub async fn environment(
         &self,
@@ -169,7 +212,16 @@ impl Executor {
         who: Who,
         command: environment::Command,
     ) -> Result<Done, ExecuteError<environment::Rejection>> {
-        self.execute(&self.0.environments, StreamName::environment(id), who, command).await
+        self.environment_at(id, who, None, command).await
+    }
+    pub async fn environment_at(
+        &self,
+        id: EnvironmentId,
+        who: Who,
+        expected: Option<u64>,
+        command: environment::Command,
+    ) -> Result<Done, ExecuteError<environment::Rejection>> {
+        self.execute(&self.0.environments, StreamName::environment(id), who, expected, command).await
     }
     pub async fn node(
         &self,
@@ -177,7 +229,7 @@ impl Executor {
         who: Who,
         command: node::Command,
     ) -> Result<Done, ExecuteError<node::Rejection>> {
-        self.execute(&self.0.nodes, StreamName::node(name), who, command).await
+        self.execute(&self.0.nodes, StreamName::node(name), who, None, command).await
     }
 
     pub async fn command(
@@ -186,7 +238,7 @@ impl Executor {
         who: Who,
         command: agent_command::Command,
     ) -> Result<Done, ExecuteError<agent_command::Rejection>> {
-        self.execute(&self.0.commands, StreamName::command(id), who, command).await
+        self.execute(&self.0.commands, StreamName::command(id), who, None, command).await
     }
     /// `personal` is what the message says, sealed: it goes into the first event.
     pub async fn message(
@@ -197,7 +249,7 @@ impl Executor {
         personal: Option<Box<[u8]>>,
     ) -> Result<Done, ExecuteError<message::Rejection>> {
         let stream = StreamName::message(id);
-        self.execute_with(&self.0.messages, stream, Execute { who, command, personal }).await
+        self.execute_with(&self.0.messages, stream, Execute { who, expected: None, command, personal }).await
     }
 
     /// How many aggregates are awake.
@@ -233,12 +285,13 @@ impl Executor {
         directory: &Directory<A>,
         stream: StreamName,
         who: Who,
+        expected: Option<u64>,
         command: A::Command,
     ) -> Result<Done, ExecuteError<A::Rejection>>
     where
         A: Aggregate,
     {
-        self.execute_with(directory, stream, Execute { who, command, personal: None }).await
+        self.execute_with(directory, stream, Execute { who, expected, command, personal: None }).await
     }
 
     async fn execute_with<A: Aggregate>(

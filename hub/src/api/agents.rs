@@ -14,7 +14,7 @@ use super::{
     body::Body,
     caller::{By, Caller},
     error::ApiError,
-    idempotency, lists, present, tunnels,
+    idempotency, lists, present,
 };
 use crate::{
     actors::Done,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A provisioned agent's life unless it is asked for another (seconds).
-const PROVISION_SECONDS: u64 = 7_200;
+const PROVISION_SECONDS: i64 = 7_200;
 
 /// `POST /v1/agents/register`: 201 for a new agent, 200 for a known one with a new token.
 pub async fn register(
@@ -82,7 +82,7 @@ pub async fn provision(
         })?;
     let names = names(body.value.label.as_deref(), body.value.name.as_deref())?;
     let seed = idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
-    let life_ms = i64::try_from(seconds).expect("at most a day") * 1_000;
+    let life_ms = seconds * 1_000;
     let issue = Issue { id: None, names, client_type: Some(client_type), life_ms };
     let (mut credentials, _, done) = issue.carry_out(&ports, &caller, &seed).await?;
     let workspace = ports.routes.workspace(caller.workspace);
@@ -260,8 +260,8 @@ pub async fn delete(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
     let (id, entry) = find(&ports, &caller, &id)?;
-    tunnels::if_match(&request, entry.revision)?;
-    let done = ports.executor.agent(id, caller.who(), Command::Delete).await?;
+    let expected = lists::if_match(&request, entry.revision)?;
+    let done = ports.executor.agent_at(id, caller.who(), expected, Command::Delete).await?;
     ports.last_seen.remove(&id);
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);

@@ -11,7 +11,7 @@ use domain::{
     workspace::Scope,
 };
 
-use super::{Ports, error::ApiError, limit};
+use super::{Ports, error::ApiError, limit, url};
 use crate::{
     actors::Who,
     secrets::{SecretKind, sha256},
@@ -96,7 +96,8 @@ impl FromRequest for Caller {
     }
 }
 
-/// Counts as well: a caller by its key or agent, a failure by its address, so that guessing is slow.
+/// Counts as well: a caller by its key or agent, a failure by its address, so that guessing is slow. A query parameter
+/// that the URL does not know is refused here, once for all routes.
 fn identified(request: &HttpRequest) -> Result<Caller, ApiError> {
     let ports = request.app_data::<web::Data<Ports>>().expect("every App of the API carries its ports");
     counted(ports, request, secret_of(request).and_then(|secret| identify(ports, request, secret)))
@@ -122,6 +123,7 @@ fn counted(
                 By::Agent(id) => id.uuid(),
             };
             limit::count_caller(ports, request, id)?;
+            url::check_query(request)?;
             Ok(caller)
         }
         Err(error) => limit::count_public(ports, request).and(Err(error)),

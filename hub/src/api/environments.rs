@@ -264,9 +264,9 @@ pub async fn revoke(
     caller.require(Scope::Write)?;
     let found = find(&ports, &caller, &request, &code)?;
     owned(&caller, &found)?;
-    tunnels::if_match(&request, found.1.revision)?;
+    let expected = lists::if_match(&request, found.1.revision)?;
     let command = Command::Revoke { reason: RevokeReason::Requested };
-    let done = ports.executor.environment(found.0, caller.who(), command).await?;
+    let done = ports.executor.environment_at(found.0, caller.who(), expected, command).await?;
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);
     Ok(response.json(Success { success: true }))

@@ -55,6 +55,11 @@ impl ApiError {
     pub fn unavailable(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
+    /// `If-Match` names another revision.
+    pub fn changed() -> Self {
+        let words = "It has changed since you read it; read it again and repeat the change.";
+        Self::new(StatusCode::PRECONDITION_FAILED, "etag_mismatch", words)
+    }
     /// A bug or a broken dependency: the caller learns no internals.
     pub fn internal(error: impl fmt::Display) -> Self {
         let message =
@@ -95,6 +100,7 @@ impl<R: Refusal> From<ExecuteError<R>> for ApiError {
             ExecuteError::NotFound => {
                 Self::new(StatusCode::NOT_FOUND, "not_found", "Nothing of that id in this workspace.")
             }
+            ExecuteError::Changed => Self::changed(),
             ExecuteError::Busy => {
                 Self::unavailable("busy", "Too many changes to one thing at once; try again in a moment.")
             }

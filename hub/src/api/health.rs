@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use actix_web::{HttpResponse, http::StatusCode, web};
-use schemas::rest::Health;
+use schemas::rest::{Health, Liveness};
 
 use super::{Ports, error::ApiError, problems::BodyOfItsOwn};
 
@@ -36,7 +36,7 @@ pub async fn health(ports: web::Data<Ports>) -> HttpResponse {
 
 /// `GET /livez`: the process answers.
 pub async fn livez() -> HttpResponse {
-    HttpResponse::Ok().json(serde_json::json!({ "status": "ok" }))
+    HttpResponse::Ok().json(Liveness { status: "ok".to_owned() })
 }
 
 /// `GET /readyz`: new work is welcome: the log takes writes, the views keep up, the hub does not drain.
@@ -52,7 +52,7 @@ pub async fn readyz(ports: web::Data<Ports>) -> Result<HttpResponse, ApiError> {
         let error = ApiError::unavailable("views_unavailable", "The views cannot be written now.");
         return Err(ApiError { internal: Some(reason), ..error });
     }
-    Ok(HttpResponse::Ok().json(serde_json::json!({ "status": "ready" })))
+    Ok(HttpResponse::Ok().json(Liveness { status: "ready".to_owned() }))
 }
 
 /// `GET /metrics`, for Prometheus.

@@ -29,8 +29,8 @@ pub async fn seed(
 ) -> Result<Seed, ApiError> {
     let Some(value) = request.headers().get("idempotency-key") else { return Ok(Seed::random()) };
     let key = value.to_str().unwrap_or_default();
-    if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(ApiError::field("Idempotency-Key", "must be 1-255 plain characters"));
+    if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return Err(ApiError::field("Idempotency-Key", "must be 1-255 printable ASCII characters"));
     }
     let whose = format!("{}/{:?}/{key}", caller.workspace, caller.who().actor);
     let whose = hex(&sha256(whose.as_bytes()));

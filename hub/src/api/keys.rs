@@ -11,7 +11,7 @@ use domain::{
     workspace::{Command, KeyCreated, Scope},
 };
 use ipnet::IpNet;
-use schemas::rest::{CreateKey, Success, WhoAmI};
+use schemas::rest::{CreateKey, Success, WhoAmI, Workspace};
 
 use super::{
     Ports,
@@ -118,12 +118,18 @@ pub async fn list(
 pub async fn revoke(
     ports: web::Data<Ports>,
     caller: Caller,
+    request: HttpRequest,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Admin)?;
     let id: KeyId = id.parse().map_err(|_| ApiError::not_found("key", &*id))?;
-    let done =
-        ports.executor.workspace(caller.workspace, caller.who(), Command::RevokeKey { key_id: id }).await?;
+    // A key is a part of its workspace, and its revision the workspace's.
+    let entry = ports.routes.workspace(caller.workspace);
+    let entry = entry.filter(|entry| entry.state.keys.get(&id).is_some_and(|key| !key.revoked));
+    let entry = entry.ok_or_else(|| ApiError::not_found("key", id))?;
+    let expected = lists::if_match(&request, entry.revision)?;
+    let command = Command::RevokeKey { key_id: id };
+    let done = ports.executor.workspace_at(caller.workspace, caller.who(), expected, command).await?;
     ports.running.end(Under::Key(id));
     ports.gateway.end_by_key(id);
     let mut response = HttpResponse::Ok();
@@ -152,11 +158,11 @@ pub async fn workspace(ports: web::Data<Ports>, caller: Caller) -> Result<HttpRe
     caller.require(Scope::Read)?;
     let entry =
         ports.routes.workspace(caller.workspace).ok_or_else(|| ApiError::not_found("workspace", ""))?;
-    Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(entry.revision))).json(serde_json::json!({
-        "id": caller.workspace.to_string(),
-        "name": workspace_name(&ports, &caller),
-        "createdAt": entry.created_at.to_string(),
-    })))
+    Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(entry.revision))).json(Workspace {
+        id: caller.workspace.to_string(),
+        name: workspace_name(&ports, &caller),
+        created_at: entry.created_at.to_string(),
+    }))
 }
 
 fn workspace_name(ports: &Ports, caller: &Caller) -> String {

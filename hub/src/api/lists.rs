@@ -35,7 +35,7 @@ pub fn parameters(request: &HttpRequest, known: &[&str]) -> Result<Vec<(String, 
         .map_err(|_| ApiError::field("query", "cannot be read"))?;
     for (index, (name, _)) in pairs.iter().enumerate() {
         if !known.contains(&name.as_str()) {
-            return Err(ApiError::field(name, "is no parameter of this list"));
+            return Err(ApiError::field(name, "is no parameter of this URL"));
         }
         if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
             return Err(ApiError::field(name, "is given twice"));
@@ -141,6 +141,39 @@ pub fn written(ports: &Ports, caller: &Caller, done: Done, response: &mut HttpRe
 /// A resource's ETag is its stream's revision.
 pub fn etag(revision: u64) -> String {
     format!("\"{revision}\"")
+}
+
+/// The revision at which a change is wanted, if its caller says one: `*` is any. Refused here when it is another already,
+/// and by the append when it becomes another until then.
+///
+/// # Errors
+/// 412; 400 for what is no list of ETags.
+pub fn if_match(request: &HttpRequest, revision: u64) -> Result<Option<u64>, ApiError> {
+    let lines: Vec<_> = request.headers().get_all(header::IF_MATCH).collect();
+    if lines.is_empty() {
+        return Ok(None);
+    }
+    let texts: Option<Vec<&str>> = lines.iter().map(|value| value.to_str().ok()).collect();
+    let texts = texts.ok_or_else(no_etag)?;
+    if matches!(texts.as_slice(), [one] if one.trim() == "*") {
+        return Ok(None);
+    }
+    let wanted = etag(revision);
+    let mut is_wanted = false;
+    for tag in texts.iter().flat_map(|line| line.split(',')).map(str::trim) {
+        let strong = tag.strip_prefix("W/").unwrap_or(tag);
+        let bare = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        if bare.is_none_or(|bare| bare.bytes().any(|b| b == b'"' || !b.is_ascii_graphic())) {
+            return Err(no_etag());
+        }
+        // A weak tag never matches here (RFC 9110, section 13.1.1).
+        is_wanted |= tag == wanted;
+    }
+    if is_wanted { Ok(Some(revision)) } else { Err(ApiError::changed()) }
+}
+
+fn no_etag() -> ApiError {
+    ApiError::field("If-Match", "must be `*` or ETags as answers show them, with their quotes")
 }
 
 /// Waits until the catalog shows what the caller wrote last, and what it says that it wants to have seen.

@@ -1,5 +1,5 @@
-//! The Control API: every URL in one table, what handlers work with, and the middleware that gives every answer its
-//! request id and every error the one shape.
+//! The Control API: every URL in one table with its description, what handlers work with, and the middleware that gives
+//! every answer its request id and every error the one shape.
 
 pub mod access_logs;
 pub mod agent_audit;
@@ -10,8 +10,11 @@ pub mod agent_upkeep;
 pub mod agents;
 pub mod body;
 pub mod caller;
+pub mod describe;
+pub mod described;
 pub mod desk;
 pub mod device;
+pub mod docs;
 pub mod environments;
 pub mod error;
 pub mod health;
@@ -44,7 +47,7 @@ use projections::{access_log::AccessLogReader, catalog::CatalogReader, routes::R
 pub use self::desk::Desk;
 pub use crate::device_login::DeviceLogins;
 
-use self::url::Url;
+use self::url::{Described, Url};
 use crate::{
     actors::Executor,
     clock::SharedClock,
@@ -120,78 +123,72 @@ impl Ports {
     }
 }
 
-/// Every URL of the API except the agents' session, which the gateway adds before these.
-pub fn routes(config: &mut web::ServiceConfig) {
-    let urls = [
+/// Every URL of the API except the agents' session, which the gateway adds before these. A method stands beside its
+/// description (see CONTRIBUTING.md for a new one).
+fn urls() -> Vec<Url> {
+    use described as d;
+    vec![
         // For orchestrators and dashboards, without credentials.
-        Url::at("/health").get(health::health),
-        Url::at("/v1/health").get(health::health),
-        Url::at("/livez").get(health::livez),
-        Url::at("/readyz").get(health::readyz),
-        Url::at("/metrics").get(health::metrics),
+        Url::at("/health").get(health::health, d::health::short()),
+        Url::at("/v1/health").get(health::health, d::health::health()),
+        Url::at("/livez").get(health::livez, d::health::livez()),
+        Url::at("/readyz").get(health::readyz, d::health::readyz()),
+        Url::at("/metrics").get(health::metrics, d::health::metrics()),
+        // The description of all this.
+        Url::at("/openapi.json").get(docs::document, d::docs::document()),
+        Url::at("/docs").get(docs::page, d::docs::page()),
+        Url::at("/docs/{file}").get(docs::file, d::docs::file()),
         // Workspace and keys.
-        Url::at("/v1/whoami").get(keys::whoami),
-        Url::at("/v1/workspace").get(keys::workspace),
-        Url::at("/v1/api-keys").get(keys::list).post(keys::create),
-        Url::at("/v1/api-keys/{id}").delete(keys::revoke),
+        Url::at("/v1/whoami").get(keys::whoami, d::keys::whoami()),
+        Url::at("/v1/workspace").get(keys::workspace, d::keys::workspace()),
+        Url::at("/v1/api-keys").get(keys::list, d::keys::list()).post(keys::create, d::keys::create()),
+        Url::at("/v1/api-keys/{id}").delete(keys::revoke, d::keys::revoke()),
         // Agents.
-        Url::at("/v1/agents/register").post(agents::register),
-        Url::at("/v1/agents/provision").post(agents::provision),
-        Url::at("/v1/agents").get(agents::list),
-        Url::at("/v1/agents/online").get(agents::online),
-        // What agents need to live, say and do; before the URL that takes any id.
-        Url::at("/v1/agents/rotate-token").post(agent_upkeep::rotate_token),
-        Url::at("/v1/agents/heartbeat").post(agent_upkeep::heartbeat),
-        Url::at("/v1/agents/by-capability/{capability}").get(agent_capabilities::offering),
-        Url::at("/v1/agents/{id}").get(agents::get).delete(agents::delete),
-        Url::at("/v1/agents/{id}/capabilities").post(agent_capabilities::set),
-        Url::at("/v1/agents/{id}/command").post(agent_commands::send),
-        Url::at("/v1/agents/{id}/commands").get(agent_commands::list),
-        Url::at("/v1/agents/{id}/commands/{command}").get(agent_commands::get),
-        Url::at("/v1/agents/{id}/messages").get(agent_messages::list),
-        Url::at("/v1/agents/{id}/messages/send").post(agent_messages::send),
-        Url::at("/v1/agents/{id}/messages/broadcast").post(agent_messages::broadcast),
-        Url::at("/v1/agents/{id}/messages/read").post(agent_messages::mark_read),
-        Url::at("/v1/agents/{id}/audit-logs").get(agent_audit::list),
-        // Device login.
-        Url::at("/v1/device/code").post(device::start),
-        Url::at("/v1/device/token").get(device::token),
-        Url::at("/v1/device/approve").post(device::approve),
-        Url::at("/v1/device/deny").post(device::deny),
-        Url::at("/device").get(device::page).post(device::page_decision),
+        Url::at("/v1/agents/register").post(agents::register, d::agents::register()),
+        Url::at("/v1/agents/provision").post(agents::provision, d::agents::provision()),
+        Url::at("/v1/agents").get(agents::list, d::agents::list()),
+        Url::at("/v1/agents/online").get(agents::online, d::agents::online()),
+        Url::at("/v1/agents/{id}")
+            .get(agents::get, d::agents::get())
+            .delete(agents::delete, d::agents::delete()),
         // Tunnels, and the same things as services.
-        Url::at("/v1/tunnels").get(tunnels::list).post(tunnels::create),
-        Url::at("/v1/tunnels/{id}").get(tunnels::get).patch(tunnels::update).delete(tunnels::delete),
-        Url::at("/v1/tunnels/{id}/connect").post(tunnels::connect),
-        Url::at("/v1/tunnels/{id}/share").post(shares::create_for_tunnel),
-        Url::at("/v1/services/register").post(services::register),
-        Url::at("/v1/services").get(tunnels::list),
-        Url::at("/v1/services/{id}").get(tunnels::get).patch(tunnels::update).delete(tunnels::delete),
-        Url::at("/v1/services/{id}/shares").get(shares::list_of_service).post(shares::create_for_service),
-        Url::at("/v1/services/{id}/check").post(services::check),
-        Url::at("/v1/services/{id}/subdomain").patch(service_subdomain::set),
-        Url::at("/v1/services/{id}/subdomain/check").get(service_subdomain::check),
-        Url::at("/v1/services/{id}/reach").post(service_health::reach),
-        Url::at("/v1/services/{id}/diagnostics").get(service_health::diagnostics),
-        Url::at("/v1/services/{id}/health-config").patch(service_health::configure),
-        // Environment shares.
-        Url::at("/v1/env-shares").get(environments::list).post(environments::create),
-        Url::at("/v1/env-shares/{code}").get(environments::get).delete(environments::revoke),
-        Url::at("/v1/env-shares/{code}/join").post(environments::join),
-        Url::at("/v1/env-shares/{code}/pending").get(environments::pending),
-        Url::at("/v1/env-shares/{code}/approve").post(environments::approve),
-        Url::at("/v1/env-shares/{code}/deny").post(environments::deny),
-        Url::at("/v1/teammates").get(environments::teammates),
-        Url::at("/v1/status").get(status::status),
+        Url::at("/v1/tunnels")
+            .get(tunnels::list, d::tunnels::list())
+            .post(tunnels::create, d::tunnels::create()),
+        Url::at("/v1/tunnels/{id}")
+            .get(tunnels::get, d::tunnels::get())
+            .patch(tunnels::update, d::tunnels::update())
+            .delete(tunnels::delete, d::tunnels::delete()),
+        Url::at("/v1/tunnels/{id}/connect").post(tunnels::connect, d::tunnels::connect()),
+        Url::at("/v1/tunnels/{id}/share").post(shares::create_for_tunnel, d::shares::create_for_tunnel()),
+        Url::at("/v1/services/register").post(services::register, d::services::register()),
+        Url::at("/v1/services").get(tunnels::list, d::services::list()),
+        Url::at("/v1/services/{id}")
+            .get(tunnels::get, d::services::get())
+            .patch(tunnels::update, d::services::update())
+            .delete(tunnels::delete, d::services::delete()),
+        Url::at("/v1/services/{id}/shares")
+            .get(shares::list_of_service, d::shares::list_of_service())
+            .post(shares::create_for_service, d::shares::create_for_service()),
+        Url::at("/v1/services/{id}/check").post(services::check, d::services::check()),
         // Shares.
-        Url::at("/v1/shares").get(shares::list),
-        Url::at("/v1/shares/{id}").get(shares::get).delete(shares::revoke),
-        Url::at("/v1/shares/{id}/logs").get(access_logs::list),
-        Url::at("/v1/shares/{id}/logs/stats").get(access_logs::stats),
-        Url::at("/v1/shares/{id}/logs/export").get(access_logs::export),
-        Url::at("/v1/shared/{token}/info").get(shares::info),
-    ];
-    for url in urls {
+        Url::at("/v1/shares").get(shares::list, d::shares::list()),
+        Url::at("/v1/shares/{id}")
+            .get(shares::get, d::shares::get())
+            .delete(shares::revoke, d::shares::revoke()),
+        Url::at("/v1/shares/{id}/logs").get(access_logs::list, d::shares::logs()),
+        Url::at("/v1/shared/{token}/info").get(shares::info, d::shares::info()),
+    ]
+}
+
+/// What each method of each URL says of itself, in the order of the table.
+pub fn table() -> Vec<Described> {
+    urls().into_iter().flat_map(Url::described).collect()
+}
+
+/// Serves every URL of the table and nothing else.
+pub fn routes(config: &mut web::ServiceConfig) {
+    for url in urls() {
         config.service(url.finish());
     }
     config.default_service(web::to(problems::no_such_url));

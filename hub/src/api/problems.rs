@@ -41,11 +41,8 @@ pub async fn around<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let id = RequestId::new(Uuid::now_v7());
     request.extensions_mut().insert(id);
-    let problem_json = request
-        .headers()
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|accept| accept.contains("application/problem+json"));
+    let mut accepted = request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
+    let problem_json = accepted.any(asks_for_problem);
     let method = request.method().clone();
     // Handlers' and extractors' errors arrive as responses that carry them. (A clone of the request held over this
     // call would make routing panic: it wants the request for itself.)
@@ -89,6 +86,16 @@ pub async fn around<B: MessageBody + 'static>(
         headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     }
     Ok(response)
+}
+
+/// Whether an `Accept` names the media type of RFC 9457 itself and does not refuse it by `q=0`.
+pub(super) fn asks_for_problem(accept: &str) -> bool {
+    accept.split(',').any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_named = parts.next().is_some_and(|it| it.eq_ignore_ascii_case("application/problem+json"));
+        let quality = parts.find_map(|it| it.strip_prefix("q=").or_else(|| it.strip_prefix("Q=")));
+        is_named && quality.is_none_or(|quality| quality.parse::<f32>().is_ok_and(|quality| quality > 0.0))
+    })
 }
 
 fn class(status: StatusCode) -> &'static str {

@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use http::{Method, Response, header};
 use schemas::problem::Problem;
 
-use super::{Ports, error::ApiError, limit, shares};
+use super::{Ports, error::ApiError, limit, problems::asks_for_problem, shares};
 use crate::{
     edge::{PublicEndpoints, PublicPlace, PublicRequest},
     limits::{Key, Scope, Verdict},
@@ -33,8 +33,11 @@ async fn respond(ports: Option<&Ports>, request: &PublicRequest) -> Response<Byt
             answer(ports, request, verdict).await
         }
     };
+    let mut accepted = request.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let problem_json = answered.is_err() && accepted.any(asks_for_problem);
+    let media_type = if problem_json { "application/problem+json" } else { "application/json" };
     let mut response = Response::builder()
-        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_TYPE, media_type)
         .header(header::CACHE_CONTROL, "no-store")
         .header("x-request-id", request.request.to_string());
     for (name, value) in limit::fields(verdict) {
@@ -49,7 +52,7 @@ async fn respond(ports: Option<&Ports>, request: &PublicRequest) -> Response<Byt
             if error.status == actix_web::http::StatusCode::METHOD_NOT_ALLOWED {
                 response = response.header(header::ALLOW, "GET, HEAD");
             }
-            problem(&error, request)
+            problem(&error, request, problem_json)
         }
     };
     response.status(status).body(body).expect("status and headers are plain")
@@ -75,7 +78,7 @@ async fn answer(ports: &Ports, request: &PublicRequest, verdict: Verdict) -> Res
     }
 }
 
-fn problem(error: &ApiError, request: &PublicRequest) -> (http::StatusCode, Bytes) {
+fn problem(error: &ApiError, request: &PublicRequest, problem_json: bool) -> (http::StatusCode, Bytes) {
     let status =
         http::StatusCode::from_u16(error.status.as_u16()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let problem = Problem {
@@ -87,5 +90,10 @@ fn problem(error: &ApiError, request: &PublicRequest) -> (http::StatusCode, Byte
         details: error.details.clone(),
         retry_after: error.retry_after,
     };
-    (status, serde_json::to_vec(&problem).map(Bytes::from).unwrap_or_default())
+    let body = if problem_json {
+        problem.rfc9457().to_string().into_bytes()
+    } else {
+        serde_json::to_vec(&problem).unwrap_or_default()
+    };
+    (status, Bytes::from(body))
 }

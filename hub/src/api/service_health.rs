@@ -78,14 +78,14 @@ pub async fn configure(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
     let (id, entry) = tunnels::find(&ports, &caller, &id)?;
-    tunnels::if_match(&request, entry.revision)?;
+    let expected = lists::if_match(&request, entry.revision)?;
     let known = open(&entry.state, id)?.health.config.clone();
     let known = known.unwrap_or(HealthConfigured { enabled: false, interval_seconds: INTERVAL_S });
     let asked = HealthConfigured {
         enabled: body.value.enabled.unwrap_or(known.enabled),
         interval_seconds: body.value.interval_seconds.unwrap_or(known.interval_seconds),
     };
-    let done = ports.executor.tunnel(id, caller.who(), Command::ConfigureHealth(asked)).await?;
+    let done = ports.executor.tunnel_at(id, caller.who(), expected, Command::ConfigureHealth(asked)).await?;
     let entry = ports.routes.tunnel(id).ok_or_else(|| ApiError::not_found("tunnel", id))?;
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);

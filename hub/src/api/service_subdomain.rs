@@ -34,7 +34,8 @@ pub async fn set(
     if let Some(subdomain) = &wanted {
         slug::check_chosen(subdomain).map_err(|error| ApiError::field("subdomain", error))?;
     }
-    tunnels::if_match(&request, entry.revision)?;
+    // A new subdomain is another share, and leaves the tunnel's stream as it is: there is no append to judge it at.
+    lists::if_match(&request, entry.revision)?;
     let created = &entry.state.open().ok_or_else(|| ApiError::not_found("tunnel", id))?.created;
     if shareable(created.protocol, created.target.port) == Shareable::No {
         return Err(CreateError::NotShareable(created.protocol).into());

@@ -58,12 +58,15 @@ pub async fn register(
 pub async fn check(
     ports: web::Data<Ports>,
     caller: Caller,
+    request: HttpRequest,
     id: web::Path<String>,
     _nothing: Nothing,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
     let (id, entry) = tunnels::find(&ports, &caller, &id)?;
     let details = entry.state.open().ok_or_else(|| ApiError::not_found("tunnel", id))?;
+    // Looking twice is as good as once; the key only must not have been another request's.
+    idempotency::seed(&ports, &caller, &request, b"").await?;
     let found = ports.gateway.check(details.created.agent_id, id, CHECK_PATIENCE).await;
     let diagnostics = found.map_err(|error| tunnels::not_asked(&error, "exposing"))?;
     let kept = ports.diagnostics.note(id, Kind::Check, details.created.agent_id, diagnostics);

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use super::{
     Ports, access_logs::see_accesses, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists,
-    present, tunnels,
+    present, tunnels, url,
 };
 use crate::{
     creation::{NewLink, NewShare},
@@ -250,9 +250,9 @@ pub async fn revoke(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
     let (id, known) = find(&ports, &caller, &id)?;
-    tunnels::if_match(&request, known.revision())?;
+    let expected = lists::if_match(&request, known.revision())?;
     let command = Command::Revoke { reason: RevokeReason::Requested };
-    let done = ports.executor.share(id, caller.who(), command).await?;
+    let done = ports.executor.share_at(id, caller.who(), expected, command).await?;
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);
     Ok(response.json(Success { success: true }))
@@ -308,5 +308,6 @@ pub async fn info(
     token: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     limit::count_public(&ports, &request)?;
+    url::check_query(&request)?;
     Ok(HttpResponse::Ok().json(info_of(&ports, &token).await?))
 }

@@ -171,23 +171,6 @@ pub fn find(ports: &Ports, caller: &Caller, text: &str) -> Result<(TunnelId, Arc
     if here { Ok((id, entry)) } else { Err(missing()) }
 }
 
-/// Refuses a change of something that is no longer what the caller saw.
-///
-/// # Errors
-/// 412.
-pub fn if_match(request: &HttpRequest, revision: u64) -> Result<(), ApiError> {
-    let Some(value) = request.headers().get(header::IF_MATCH) else { return Ok(()) };
-    let wanted = value.to_str().unwrap_or_default();
-    if wanted == "*" || wanted.split(',').any(|tag| tag.trim() == lists::etag(revision)) {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        StatusCode::PRECONDITION_FAILED,
-        "etag_mismatch",
-        "It has changed since you read it; read it again and repeat the change.",
-    ))
-}
-
 /// `GET /v1/tunnels/:id`.
 pub async fn get(
     ports: web::Data<Ports>,
@@ -210,7 +193,7 @@ pub async fn update(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
     let (id, entry) = find(&ports, &caller, &id)?;
-    if_match(&request, entry.revision)?;
+    let mut expected = lists::if_match(&request, entry.revision)?;
     let body = body.value;
     // Everything is checked before anything is changed.
     let switch = match body.status.as_deref() {
@@ -223,10 +206,10 @@ pub async fn update(
     let mut done = Done { position: 0, revision: entry.revision };
     if name.is_some() || body.metadata.is_some() {
         let change = TunnelUpdated { name, metadata: body.metadata, ..TunnelUpdated::default() };
-        done = ports.creator.update(&caller.who(), id, change).await?;
+        done = ports.creator.update_at(&caller.who(), id, expected.take(), change).await?;
     }
     if let Some(switch) = switch {
-        done = ports.executor.tunnel(id, caller.who(), switch).await?;
+        done = ports.executor.tunnel_at(id, caller.who(), expected, switch).await?;
     }
     let entry = ports.routes.tunnel(id).ok_or_else(|| ApiError::not_found("tunnel", id))?;
     let shown = present::tunnel(&ports, id, &entry)?.ok_or_else(|| ApiError::not_found("tunnel", id))?;
@@ -249,9 +232,9 @@ pub async fn delete(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
     let (id, entry) = find(&ports, &caller, &id)?;
-    if_match(&request, entry.revision)?;
+    let expected = lists::if_match(&request, entry.revision)?;
     let command = Command::Delete { reason: DeleteReason::Requested };
-    let done = ports.executor.tunnel(id, caller.who(), command).await?;
+    let done = ports.executor.tunnel_at(id, caller.who(), expected, command).await?;
     let mut response = HttpResponse::Ok();
     lists::written(&ports, &caller, done, &mut response);
     Ok(response.json(Success { success: true }))
@@ -261,6 +244,7 @@ pub async fn delete(
 pub async fn connect(
     ports: web::Data<Ports>,
     caller: Caller,
+    request: HttpRequest,
     id: web::Path<String>,
     body: Body<ConnectTunnel>,
 ) -> Result<HttpResponse, ApiError> {
@@ -282,6 +266,9 @@ pub async fn connect(
             "The tunnel is paused; set its status to active first.",
         ));
     }
+    // The agent answers a port that leads there already as it answers a new one; the key only must not have been another
+    // request's.
+    idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
     let name = created.name.to_string();
     let protocol = created.protocol;
     let outcome = ports.gateway.open_port(agent_id, id, protocol, name, port, PORT_PATIENCE).await;

@@ -1,4 +1,5 @@
 //! One URL and its methods: GET answers HEAD as well, OPTIONS says what there is, anything else is 405 with `Allow`.
+//! Every method comes with its description, so there is none without.
 
 use actix_web::{
     FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route,
@@ -6,74 +7,112 @@ use actix_web::{
     web,
 };
 
-use super::{Ports, error::ApiError, limit};
+use super::{Ports, describe::Operation, error::ApiError, limit, lists};
 
 /// A URL that is being described.
 pub struct Url {
+    path: &'static str,
     resource: Resource,
     allowed: Vec<&'static str>,
+    operations: Vec<(&'static str, Operation)>,
 }
 
+/// A method of a URL, and what it says of itself.
+#[derive(Debug, Clone)]
+pub struct Described {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub operation: Operation,
+}
+
+/// The query parameters that each method of a URL knows.
+struct Known(Vec<(&'static str, Vec<&'static str>)>);
+
 impl Url {
-    pub fn at(path: &str) -> Self {
-        Self { resource: web::resource(path), allowed: Vec::new() }
+    pub fn at(path: &'static str) -> Self {
+        Self { path, resource: web::resource(path), allowed: Vec::new(), operations: Vec::new() }
     }
     /// GET, and HEAD: the server leaves the body out.
     #[must_use]
-    pub fn get<F, Args>(self, handler: F) -> Self
+    pub fn get<F, Args>(self, handler: F, operation: Operation) -> Self
     where
         F: Handler<Args>,
         Args: FromRequest + 'static,
         F::Output: Responder + 'static,
     {
-        self.with("GET", web::get(), handler.clone()).with("HEAD", web::head(), handler)
+        let mut url = self.with("GET", web::get(), handler.clone(), operation);
+        url.allowed.push("HEAD");
+        Self { resource: url.resource.route(web::head().to(handler)), ..url }
     }
     #[must_use]
-    pub fn post<F, Args>(self, handler: F) -> Self
+    pub fn post<F, Args>(self, handler: F, operation: Operation) -> Self
     where
         F: Handler<Args>,
         Args: FromRequest + 'static,
         F::Output: Responder + 'static,
     {
-        self.with("POST", web::post(), handler)
+        self.with("POST", web::post(), handler, operation)
     }
     #[must_use]
-    pub fn patch<F, Args>(self, handler: F) -> Self
+    pub fn patch<F, Args>(self, handler: F, operation: Operation) -> Self
     where
         F: Handler<Args>,
         Args: FromRequest + 'static,
         F::Output: Responder + 'static,
     {
-        self.with("PATCH", web::patch(), handler)
+        self.with("PATCH", web::patch(), handler, operation)
     }
     #[must_use]
-    pub fn delete<F, Args>(self, handler: F) -> Self
+    pub fn delete<F, Args>(self, handler: F, operation: Operation) -> Self
     where
         F: Handler<Args>,
         Args: FromRequest + 'static,
         F::Output: Responder + 'static,
     {
-        self.with("DELETE", web::delete(), handler)
+        self.with("DELETE", web::delete(), handler, operation)
     }
 
-    fn with<F, Args>(mut self, method: &'static str, route: Route, handler: F) -> Self
+    fn with<F, Args>(mut self, method: &'static str, route: Route, handler: F, operation: Operation) -> Self
     where
         F: Handler<Args>,
         Args: FromRequest + 'static,
         F::Output: Responder + 'static,
     {
         self.allowed.push(method);
+        self.operations.push((method, operation));
         Self { resource: self.resource.route(route.to(handler)), ..self }
     }
 
-    /// All there is to say about it.
+    /// What it says of itself.
+    pub fn described(self) -> impl Iterator<Item = Described> {
+        let path = self.path;
+        self.operations.into_iter().map(move |(method, operation)| Described { method, path, operation })
+    }
+
+    /// What the server takes.
     pub fn finish(self) -> Resource {
+        let names = |operation: &Operation| operation.query.iter().map(|it| it.name).collect::<Vec<_>>();
+        let known = self.operations.iter().map(|(method, operation)| (*method, names(operation)));
+        let known = Known(known.collect());
         let allow = [self.allowed.as_slice(), &["OPTIONS"]].concat().join(", ");
-        self.resource.default_service(web::to(move |ports: web::Data<Ports>, request: HttpRequest| {
+        let others = web::to(move |ports: web::Data<Ports>, request: HttpRequest| {
             let answer = other_method(&ports, &request, &allow);
             async move { answer }
-        }))
+        });
+        self.resource.app_data(known).default_service(others)
     }
+}
+
+/// Refuses query parameters that this method of this URL does not know, and those that are given twice: a misspelt
+/// filter must not answer with everything.
+///
+/// # Errors
+/// 400 naming the parameter.
+pub fn check_query(request: &HttpRequest) -> Result<(), ApiError> {
+    let Some(Known(known)) = request.app_data::<Known>() else { return Ok(()) };
+    let method = if *request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
+    let names = known.iter().find(|(of, _)| *of == method).map_or(&[][..], |(_, names)| names);
+    lists::parameters(request, names).map(|_| ())
 }
 
 // Before any credentials, so it counts as public.

@@ -197,7 +197,10 @@ fn refused(error: CreateError) -> Option<Outcome> {
 fn is_passing<R>(error: &ExecuteError<R>) -> bool {
     match error {
         ExecuteError::Busy | ExecuteError::Unavailable(_) | ExecuteError::InDoubt(_) => true,
-        ExecuteError::Rejected(_) | ExecuteError::NotFound | ExecuteError::Refused(_) => false,
+        ExecuteError::Rejected(_)
+        | ExecuteError::NotFound
+        | ExecuteError::Changed
+        | ExecuteError::Refused(_) => false,
     }
 }
 

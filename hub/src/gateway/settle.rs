@@ -136,9 +136,13 @@ async fn record_end(gateway: &Gateway, session: &Session) {
     for _ in 0..TRIES_MAX {
         let command = agent::Command::Disconnect { session_id: session.id, reason };
         match gateway.parts().executor.agent(session.agent, who(session), command).await {
-            Ok(_) | Err(ExecuteError::Rejected(_) | ExecuteError::NotFound | ExecuteError::Refused(_)) => {
-                break;
-            }
+            Ok(_)
+            | Err(
+                ExecuteError::Rejected(_)
+                | ExecuteError::NotFound
+                | ExecuteError::Changed
+                | ExecuteError::Refused(_),
+            ) => break,
             Err(ExecuteError::Busy | ExecuteError::Unavailable(_) | ExecuteError::InDoubt(_)) => {
                 sleep(TRY_AGAIN).await;
             }
@@ -159,7 +163,7 @@ async fn record_end(gateway: &Gateway, session: &Session) {
 async fn record_tunnel(gateway: &Gateway, session: &Session, tunnel: TunnelId, command: tunnel::Command) {
     for _ in 0..TRIES_MAX {
         match gateway.parts().executor.tunnel(tunnel, who(session), command.clone()).await {
-            Ok(_) | Err(ExecuteError::Rejected(_) | ExecuteError::NotFound) => return,
+            Ok(_) | Err(ExecuteError::Rejected(_) | ExecuteError::NotFound | ExecuteError::Changed) => return,
             Err(ExecuteError::Refused(reason)) => {
                 return tracing::error!(%tunnel, reason, "a tunnel's state was refused by the log");
             }

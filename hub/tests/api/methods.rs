@@ -1,72 +1,8 @@
-//! What a URL answers to the methods that it has, to HEAD and OPTIONS, and to all others.
+//! What methods and parameters have in common that no description of a route says.
 
 use crate::support::{ADMIN, Running};
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
-
-#[actix::test]
-async fn every_url_answers_its_methods_and_says_which_these_are() {
-    let hub = Running::start().await;
-    let tunnel = hub.tunnel("web").await;
-    let (id, agent) = (tunnel.text("id"), tunnel.text("agentId"));
-    let share = hub.post(&format!("/v1/tunnels/{id}/share"), json!({ "name": "s" })).await;
-    let (share, token) = (share.text("id"), share.text("token"));
-    let key = [("x-api-key", ADMIN)];
-    for (path, methods) in [
-        ("/health".to_owned(), "GET, HEAD"),
-        ("/v1/health".to_owned(), "GET, HEAD"),
-        ("/livez".to_owned(), "GET, HEAD"),
-        ("/readyz".to_owned(), "GET, HEAD"),
-        ("/metrics".to_owned(), "GET, HEAD"),
-        ("/v1/whoami".to_owned(), "GET, HEAD"),
-        ("/v1/workspace".to_owned(), "GET, HEAD"),
-        ("/v1/api-keys".to_owned(), "GET, HEAD, POST"),
-        ("/v1/api-keys/x".to_owned(), "DELETE"),
-        ("/v1/agents/register".to_owned(), "POST"),
-        ("/v1/agents/provision".to_owned(), "POST"),
-        ("/v1/agents".to_owned(), "GET, HEAD"),
-        ("/v1/agents/online".to_owned(), "GET, HEAD"),
-        (format!("/v1/agents/{agent}"), "GET, HEAD, DELETE"),
-        ("/v1/tunnels".to_owned(), "GET, HEAD, POST"),
-        (format!("/v1/tunnels/{id}"), "GET, HEAD, PATCH, DELETE"),
-        (format!("/v1/tunnels/{id}/connect"), "POST"),
-        (format!("/v1/tunnels/{id}/share"), "POST"),
-        ("/v1/services/register".to_owned(), "POST"),
-        ("/v1/services".to_owned(), "GET, HEAD"),
-        (format!("/v1/services/{id}"), "GET, HEAD, PATCH, DELETE"),
-        (format!("/v1/services/{id}/shares"), "GET, HEAD, POST"),
-        (format!("/v1/services/{id}/check"), "POST"),
-        ("/v1/shares".to_owned(), "GET, HEAD"),
-        (format!("/v1/shares/{share}"), "GET, HEAD, DELETE"),
-        (format!("/v1/shares/{share}/logs"), "GET, HEAD"),
-        (format!("/v1/shared/{token}/info"), "GET, HEAD"),
-    ] {
-        let allow = format!("{methods}, OPTIONS");
-        let options = hub.send(Method::OPTIONS, &path, &[], None).await;
-        assert_eq!(
-            (options.status, options.allow.as_ref()),
-            (StatusCode::NO_CONTENT, Some(&allow)),
-            "{path}"
-        );
-        let put = hub.send(Method::PUT, &path, &key, None).await;
-        assert_eq!(
-            (put.status, put.code()),
-            (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            "{path}"
-        );
-        assert_eq!(put.allow.as_ref(), Some(&allow), "{path}");
-        if methods.starts_with("GET, HEAD") {
-            let (get, head) = (
-                hub.send(Method::GET, &path, &key, None).await,
-                hub.send(Method::HEAD, &path, &key, None).await,
-            );
-            assert_eq!(get.status, StatusCode::OK, "{path}: {get:?}");
-            assert_eq!((head.status, &head.etag), (get.status, &get.etag), "{path}");
-            assert_eq!(head.body, Value::String(String::new()), "{path}");
-        }
-    }
-    hub.stop().await;
-}
+use serde_json::json;
 
 #[actix::test]
 async fn a_check_takes_no_body_or_an_empty_object_and_nothing_else() {

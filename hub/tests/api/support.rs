@@ -11,7 +11,7 @@ use hub::{
     settings::{Cli, Command},
     startup::Hub,
 };
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode, header::HeaderMap};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -31,6 +31,7 @@ pub(crate) struct Answer {
     pub(crate) etag: Option<String>,
     pub(crate) link: Option<String>,
     pub(crate) allow: Option<String>,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
 }
 
@@ -131,14 +132,25 @@ impl Running {
 async fn read(response: Response) -> Answer {
     let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
     let (status, etag, link) = (response.status(), header("etag"), header("link"));
-    let allow = header("allow");
+    let (allow, headers) = (header("allow"), response.headers().clone());
     let text = response.text().await.unwrap();
-    Answer { status, etag, link, allow, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    Answer {
+        status,
+        etag,
+        link,
+        allow,
+        headers,
+        body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
+    }
 }
 
 impl Answer {
     pub(crate) fn text(&self, field: &str) -> String {
         self.body[field].as_str().unwrap_or_else(|| panic!("no text `{field}` in {self:?}")).to_owned()
+    }
+    /// A header's value; empty where it is absent.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
     pub(crate) fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()

@@ -1,0 +1,12 @@
+//! What each route says of itself, a file for each group, a function for each handler of the same name.
+
+pub mod agents;
+pub mod docs;
+pub mod health;
+pub mod keys;
+pub mod services;
+pub mod shares;
+pub mod tunnels;
+
+/// Cursors of lists from the catalog.
+const CATALOG_CURSOR: &str = "^[0-9a-f]{32}$";

@@ -1,0 +1,149 @@
+//! The description's own examples, sent as they stand: they work, and every answer has the shape that is described.
+
+use std::collections::BTreeSet;
+
+use hub::api::{
+    self,
+    describe::{document::document, places::Place},
+    url::Described,
+};
+use serde_json::Value;
+
+use crate::{
+    shapes::wrong,
+    support::{ADMIN, Answer},
+    world::{World, filled, unknown},
+};
+
+/// Checks status, media type, headers and body of an answer against the description.
+fn check(document: &Value, route: &Described, answer: &Answer) {
+    let asked = format!("{} {}", route.method, route.path);
+    let described = &document["paths"][route.path][route.method.to_lowercase()]["responses"];
+    let response = &described[answer.status.as_str()];
+    assert!(response.is_object(), "{asked}: {} is not described: {answer:?}", answer.status);
+    let media_type = answer.header("content-type").split(';').next().unwrap();
+    let content = &response["content"];
+    let schema = content.get(media_type).or_else(|| content.get("*/*"));
+    let schema = &schema.unwrap_or_else(|| panic!("{asked}: `{media_type}` is not described"))["schema"];
+    let found = wrong(document, schema, &answer.body, "body");
+    assert!(found.is_empty(), "{asked} {}: {found:#?}\n{}", answer.status, answer.body);
+    for (name, reference) in response["headers"].as_object().unwrap() {
+        let pointer = reference["$ref"].as_str().unwrap().strip_prefix('#').unwrap();
+        let is_required = document.pointer(pointer).unwrap()["required"] == true;
+        assert!(!is_required || !answer.header(name).is_empty(), "{asked}: no {name}: {answer:?}");
+    }
+    if let Some(code) = answer.body.get("code").filter(|_| answer.status.as_u16() >= 400) {
+        let words = response["description"].as_str().unwrap();
+        assert!(words.contains(&format!("`{}`", code.as_str().unwrap())), "{asked}: {code} is not described");
+    }
+}
+
+#[actix::test]
+async fn every_example_works_and_every_answer_is_as_described() {
+    let world = World::start().await;
+    let table = api::table();
+    let document = document(&table);
+    // What needs a live agent; e2e has one.
+    let needs_an_agent = ["connectTunnel", "checkService"];
+    let mut seen = BTreeSet::new();
+    // What deletes comes last, shares before what they share.
+    let mut routes: Vec<_> = table.iter().collect();
+    let places = |route: &Described| route.operation.path.first().map(|parameter| parameter.place);
+    routes.sort_by_key(|route| match (route.method, places(route)) {
+        ("DELETE", Some(Place::Share)) => 1,
+        ("DELETE", Some(Place::Tunnel)) => 2,
+        ("DELETE", _) => 3,
+        _ => 0,
+    });
+    let mut deleted = BTreeSet::new();
+    for route in routes {
+        let place = places(route);
+        let is_gone = place.is_some_and(|place| deleted.contains(&place));
+        let path = filled(route.path, &route.operation, |place| world.own[&place].clone());
+        let answer = world.ask(route.method, &path, &route.operation, &[("x-api-key", ADMIN)]).await;
+        check(&document, route, &answer);
+        let is_expected = match route.operation.id {
+            // The examples' own agent is registered already, and a service of the same name is a tunnel.
+            id if needs_an_agent.contains(&id) => answer.status.as_u16() == 503,
+            _ if is_gone => answer.status.as_u16() == 404,
+            _ => answer.status.is_success(),
+        };
+        assert!(is_expected, "{} {path}: {answer:?}", route.method);
+        if route.method == "DELETE" {
+            deleted.extend(place);
+        }
+        seen.insert(route.operation.id);
+    }
+    assert_eq!(seen.len(), table.len());
+    world.hub.stop().await;
+}
+
+#[actix::test]
+async fn every_refusal_is_as_described() {
+    let world = World::start().await;
+    let table = api::table();
+    let document = document(&table);
+    for route in &table {
+        let operation = &route.operation;
+        let known = filled(route.path, operation, |place| world.own[&place].clone());
+        let nowhere = filled(route.path, operation, unknown);
+        let key = ("x-api-key", ADMIN);
+        if operation.access.is_guarded() {
+            check(&document, route, &world.ask(route.method, &known, operation, &[]).await);
+            let foreign = [("x-api-key", world.foreign_key.as_str())];
+            check(&document, route, &world.ask(route.method, &known, operation, &foreign).await);
+            let refused = [("x-api-key", world.agent_token.as_str())];
+            check(&document, route, &world.ask(route.method, &nowhere, operation, &refused).await);
+        }
+        if !operation.path.is_empty() {
+            check(&document, route, &world.ask(route.method, &nowhere, operation, &[key]).await);
+        }
+        let method = || route.method.parse::<reqwest::Method>().unwrap();
+        if operation.takes.is_some() {
+            for body in [Value::Null, serde_json::json!([]), serde_json::json!({ "colour": "red" })] {
+                let answer = world.hub.send(method(), &known, &[key], Some(body)).await;
+                assert_eq!(answer.status.as_u16(), 400, "{known}: {answer:?}");
+                check(&document, route, &answer);
+            }
+            let text = [key, ("content-type", "text/plain")];
+            let answer = world.hub.send(method(), &known, &text, None).await;
+            assert_eq!(answer.status.as_u16(), 415, "{known}: {answer:?}");
+            check(&document, route, &answer);
+            let large = serde_json::json!({ "name": "x".repeat(70_000) });
+            let answer = world.hub.send(method(), &known, &[key], Some(large)).await;
+            assert_eq!(answer.status.as_u16(), 413, "{known}: {answer:?}");
+            check(&document, route, &answer);
+        }
+        if operation.headers.contains("IfMatch") {
+            for (etag, status) in [("\"999999\"", 412), ("W/\"1\"", 412), ("1", 400), ("\"1", 400), ("", 400)]
+            {
+                let answer = world.ask(route.method, &known, operation, &[key, ("if-match", etag)]).await;
+                assert_eq!(answer.status.as_u16(), status, "{known} {etag}: {answer:?}");
+                check(&document, route, &answer);
+            }
+        }
+        if operation.headers.contains("IdempotencyKey") {
+            let spent = ("idempotency-key", operation.id);
+            let first = world.ask(route.method, &known, operation, &[key, spent]).await;
+            check(&document, route, &first);
+            // The same key with another request of the same kind: a white space makes another.
+            let mut other = operation.takes.as_ref().unwrap().example.clone();
+            match other.as_object_mut() {
+                Some(fields) if fields.contains_key("name") => {
+                    fields.insert("name".to_owned(), "another".into())
+                }
+                Some(fields) if fields.contains_key("label") => {
+                    fields.insert("label".to_owned(), "another".into())
+                }
+                Some(fields) if fields.contains_key("localPort") => {
+                    fields.insert("localPort".to_owned(), 5433.into())
+                }
+                Some(_) | None => continue,
+            };
+            let answer = world.hub.send(method(), &known, &[key, spent], Some(other)).await;
+            assert_eq!((answer.status.as_u16(), answer.code()), (422, "idempotency_key_reused"), "{known}");
+            check(&document, route, &answer);
+        }
+    }
+    world.hub.stop().await;
+}

@@ -1,0 +1,103 @@
+//! Two workspaces with one thing of every kind each, for tests that walk over all routes.
+
+use std::collections::BTreeMap;
+
+use domain::workspace::Scope;
+use hub::api::describe::{Operation, places::Place};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{ADMIN, Answer, Running};
+
+/// Things of one workspace, by what stands for them in a path.
+pub(crate) type Things = BTreeMap<Place, String>;
+
+pub(crate) struct World {
+    pub(crate) hub: Running,
+    /// The caller's own things; the agent is the one of the examples.
+    pub(crate) own: Things,
+    /// Those of another workspace, and a key for everything there.
+    pub(crate) foreign: Things,
+    pub(crate) foreign_key: String,
+    /// The token of another agent of the caller's workspace, which no example gives a new one.
+    pub(crate) agent_token: String,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let hub = Running::start().await;
+        let other = hub.hub.core.create_workspace("other").await.unwrap();
+        let (_, key) = hub.hub.core.create_key(other, "all", vec![Scope::Admin], None, None).await.unwrap();
+        let foreign_key = key.reveal().to_owned();
+        let own = things(&hub, ADMIN, Some(Place::Agent.example())).await;
+        let foreign = things(&hub, &foreign_key, None).await;
+        let agent = hub.post("/v1/agents/register", json!({ "label": "another" })).await;
+        let agent_token = agent.text("token");
+        Self { hub, own, foreign, foreign_key, agent_token }
+    }
+
+    /// A request of the operation's method, with the body of its example.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        operation: &Operation,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let body = operation.takes.as_ref().map(|takes| takes.example.clone());
+        self.hub.send(method.parse::<Method>().unwrap(), path, headers, body).await
+    }
+
+    /// A key of the caller's workspace with one scope, and its id.
+    pub(crate) async fn key(&self, scope: &str) -> (String, String) {
+        let made = self.hub.post("/v1/api-keys", json!({ "name": scope, "scopes": [scope] })).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+        (made.text("key"), made.text("id"))
+    }
+}
+
+/// Makes one thing of every kind.
+async fn things(hub: &Running, key: &str, agent: Option<&str>) -> Things {
+    let headers = [("x-api-key", key)];
+    let make = async |path: String, body: Value| {
+        let made = hub.send(Method::POST, &path, &headers, Some(body)).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{path}: {made:?}");
+        made
+    };
+    let mut body = json!({ "label": "machine" });
+    if let Some(id) = agent {
+        body["agentId"] = id.into();
+    }
+    let agent = make("/v1/agents/register".to_owned(), body).await.text("agentId");
+    let body = json!({ "target": "localhost:3000", "agentId": agent, "name": "site", "protocol": "http" });
+    let tunnel = make("/v1/tunnels".to_owned(), body).await.text("id");
+    let share = make(format!("/v1/tunnels/{tunnel}/share"), json!({ "name": "link" })).await;
+    let spare = make("/v1/api-keys".to_owned(), json!({ "name": "spare" })).await.text("id");
+    Things::from([
+        (Place::Agent, agent),
+        (Place::DocsFile, Place::DocsFile.example().to_owned()),
+        (Place::Key, spare),
+        (Place::Share, share.text("id")),
+        (Place::ShareToken, share.text("token")),
+        (Place::Tunnel, tunnel),
+    ])
+}
+
+/// What every path of that kind can have and nothing has: well-formed, so that nobody can say that it was the form.
+pub(crate) fn unknown(place: Place) -> String {
+    match place {
+        Place::Agent => "01890000-0000-7000-8000-000000000000".to_owned(),
+        Place::DocsFile => "none.css".to_owned(),
+        Place::Key => format!("key_{:0>32}", "7"),
+        Place::Share => format!("share_{:0>32}", "7"),
+        Place::ShareToken => format!("share_tok_{:0>43}", "7"),
+        Place::Tunnel => format!("tun_{:0>32}", "7"),
+    }
+}
+
+/// The path with things in the place of its parameters.
+pub(crate) fn filled(path: &str, operation: &Operation, thing: impl Fn(Place) -> String) -> String {
+    operation.path.iter().fold(path.to_owned(), |path, parameter| {
+        path.replace(&format!("{{{}}}", parameter.name), &thing(parameter.place))
+    })
+}

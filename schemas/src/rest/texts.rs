@@ -1,0 +1,193 @@
+//! How texts look in JSON: the shapes of names, ids, times and words, for the description of the API alone.
+//!
+//! Bodies carry plain text (the hub checks and converts it at its rim); these types give a field its shape in
+//! `/openapi.json` by `#[schema(value_type = …)]`. A pattern says what the hub accepts, no more and no less (of IPv6
+//! addresses, whose spellings are many, it names the common ones): `ops/api-fuzz` sends texts from both sides of it.
+
+#![expect(dead_code, reason = "nobody makes one of these: their shapes are what they are for")]
+
+use utoipa::ToSchema;
+
+/// A name or label of 1 to 100 characters: no control characters, no white space at either end.
+#[derive(ToSchema)]
+#[schema(
+    pattern = r"^[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028-\u202f\u205f\u2066-\u2069\u3000]([^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]{0,98}[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028-\u202f\u205f\u2066-\u2069\u3000])?$"
+)]
+pub struct Name(String);
+
+/// Up to 500 characters; line breaks are the only control characters.
+#[derive(ToSchema)]
+#[schema(pattern = r"^[^\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]{0,500}$")]
+pub struct Description(String);
+
+/// A number with `m`, `h` or `d`, from `1m` to `365d`.
+#[derive(ToSchema)]
+#[schema(
+    example = "24h",
+    pattern = r"^0*([1-9][0-9]{0,4}m|[1-4][0-9]{5}m|5[01][0-9]{4}m|52[0-4][0-9]{3}m|525[0-5][0-9]{2}m|525600m|[1-9][0-9]{0,2}h|[1-7][0-9]{3}h|8[0-6][0-9]{2}h|87[0-5][0-9]h|8760h|[1-9][0-9]?d|[12][0-9]{2}d|3[0-5][0-9]d|36[0-5]d)$"
+)]
+pub struct Span(String);
+
+/// How long something lives: a number with `m`, `h` or `d`, from `1m` to `365d`, or `never`.
+#[derive(ToSchema)]
+#[schema(
+    example = "24h",
+    pattern = r"^(never|0*([1-9][0-9]{0,4}m|[1-4][0-9]{5}m|5[01][0-9]{4}m|52[0-4][0-9]{3}m|525[0-5][0-9]{2}m|525600m|[1-9][0-9]{0,2}h|[1-7][0-9]{3}h|8[0-6][0-9]{2}h|87[0-5][0-9]h|8760h|[1-9][0-9]?d|[12][0-9]{2}d|3[0-5][0-9]d|36[0-5]d))$"
+)]
+pub struct Lifetime(String);
+
+/// A moment in UTC, with milliseconds.
+#[derive(ToSchema)]
+#[schema(
+    format = DateTime,
+    example = "2026-03-02T10:00:00.000Z",
+    pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$"
+)]
+pub struct Moment(String);
+
+/// An agent's id: a UUID in lower case.
+#[derive(ToSchema)]
+#[schema(
+    example = "550e8400-e29b-41d4-a716-446655440000",
+    pattern = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+)]
+pub struct AgentId(String);
+
+/// A workspace's id.
+#[derive(ToSchema)]
+#[schema(pattern = r"^ws_[0-9a-f]{32}$")]
+pub struct WorkspaceId(String);
+
+/// A key's id.
+#[derive(ToSchema)]
+#[schema(pattern = r"^key_[0-9a-f]{32}$")]
+pub struct KeyId(String);
+
+/// A tunnel's id. Services are tunnels.
+#[derive(ToSchema)]
+#[schema(pattern = r"^tun_[0-9a-f]{32}$")]
+pub struct TunnelId(String);
+
+/// A share's id.
+#[derive(ToSchema)]
+#[schema(pattern = r"^share_[0-9a-f]{32}$")]
+pub struct ShareId(String);
+
+/// A request's id, which the hub's operator finds its cause by.
+#[derive(ToSchema)]
+#[schema(pattern = r"^req_[0-9a-f]{32}$")]
+pub struct RequestId(String);
+
+/// An address, or a range of them as CIDR.
+#[derive(ToSchema)]
+#[schema(
+    example = "192.0.2.0/24",
+    pattern = r"^(((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(/(3[0-2]|[0-2]?[0-9]))?|(([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|([0-9A-Fa-f]{1,4}:){1,7}:|([0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}|([0-9A-Fa-f]{1,4}:){1,5}(:[0-9A-Fa-f]{1,4}){1,2}|([0-9A-Fa-f]{1,4}:){1,4}(:[0-9A-Fa-f]{1,4}){1,3}|([0-9A-Fa-f]{1,4}:){1,3}(:[0-9A-Fa-f]{1,4}){1,4}|([0-9A-Fa-f]{1,4}:){1,2}(:[0-9A-Fa-f]{1,4}){1,5}|[0-9A-Fa-f]{1,4}:(:[0-9A-Fa-f]{1,4}){1,6}|:(:[0-9A-Fa-f]{1,4}){1,7}|::)(/(12[0-8]|1[01][0-9]|[0-9]?[0-9]))?)$"
+)]
+pub struct IpRange(String);
+
+/// A host name or an address; an IPv6 address may stand in brackets.
+#[derive(ToSchema)]
+#[schema(
+    example = "localhost",
+    pattern = r"^((?![^:]{254}[^:]|[^:]{253}[^.:]$)(?!(.*\.)?([0-9]+|0[xX][0-9A-Fa-f]*)\.?$)([0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?\.)*[0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?\.?|((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])|(([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|([0-9A-Fa-f]{1,4}:){1,7}:|([0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}|::1|::)|\[(([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|([0-9A-Fa-f]{1,4}:){1,7}:|([0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}|::1|::)\])$"
+)]
+pub struct Host(String);
+
+/// `host:port`; an IPv6 address stands in brackets.
+#[derive(ToSchema)]
+#[schema(
+    example = "localhost:3000",
+    pattern = r"^((?![^:]{254}[^:]|[^:]{253}[^.:]:)(?!(.*\.)?([0-9]+|0[xX][0-9A-Fa-f]*)\.?:)([0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?\.)*[0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?\.?|((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])|\[(([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|([0-9A-Fa-f]{1,4}:){1,7}:|([0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}|::1|::)\]):0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$"
+)]
+pub struct HostAndPort(String);
+
+/// A path of up to 500 characters, in which `*` stands for any characters of one segment and a trailing `/*` for everything below. Written
+/// without percent-encoding, query, or what servers disagree about.
+#[derive(ToSchema)]
+#[schema(
+    example = "/api/*",
+    pattern = "^(?!.*([.\\s](/|$)|\\*\\*|//))/[^\\u0000-\\u001f\\u007f-\\u009f?#%\\\\;\\u00a5\\u00ad\\u034f\\u037e\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200f\\u2024-\\u2026\\u2028-\\u202e\\u2044\\u2047-\\u2049\\u2060-\\u206f\\u20a9\\u2100\\u2101\\u2105\\u2106\\u2215\\u2216\\u2488-\\u249b\\u29f5\\u29f8\\u29f9\\u3164\\u33c2\\u33c7\\u33d8\\ufe00-\\ufe19\\ufe30-\\ufe6f\\ufeff\\uff00-\\uffff\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{1f100}\u{e0000}-\u{e0fff}]{0,499}$"
+)]
+pub struct PathRule(String);
+
+/// The first label of a host name, 3 to 63 characters: lower-case letters, digits and hyphens inside, but none as third and fourth
+/// character. Reserved and taken ones are refused.
+#[derive(ToSchema)]
+#[schema(
+    example = "acme-demo",
+    pattern = r"^[a-z0-9][a-z0-9-]([a-z0-9]([a-z0-9-]{0,59}[a-z0-9])?|-[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?)$"
+)]
+pub struct Subdomain(String);
+
+/// How a tunnel's target is spoken to; `auto` looks.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum Protocol {
+    Auto,
+    Tcp,
+    Udp,
+    Http,
+    Https,
+}
+
+/// What a tunnel does now.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum TunnelStatus {
+    Active,
+    Paused,
+    Connecting,
+    Error,
+}
+
+/// What a tunnel's status can be set to.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum TunnelSwitch {
+    Active,
+    Paused,
+}
+
+/// What a key may do: `admin` everything, `write` includes `read`, `agent` registers and runs agents.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum Scope {
+    Admin,
+    Write,
+    Read,
+    Agent,
+}
+
+/// A method that a share lets through; HEAD goes with GET.
+#[derive(ToSchema)]
+#[schema(rename_all = "UPPERCASE")]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+/// What a short-lived agent runs for.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum ClientType {
+    Cursor,
+    ClaudeCode,
+    Codex,
+    Devin,
+    GithubActions,
+    Cli,
+    Sdk,
+    Other,
+}
+
+/// Whether an agent's `connect` is there.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum AgentStatus {
+    Online,
+    Offline,
+}
