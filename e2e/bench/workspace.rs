@@ -33,7 +33,7 @@ pub(super) fn workspace() {
     println!(
         "\n| one client, {ASKED} times, by turns | empty p50 ms | p99 ms | full p50 ms | p99 ms |\n|---|---|---|---|---|"
     );
-    let questions: [(&str, fn(&Place, usize) -> Question); 8] = [
+    let questions: [(&str, Ask); 8] = [
         ("GET a tunnel", |place, _| Question::get(format!("/v1/tunnels/{}", place.tunnel))),
         ("GET a share", |place, _| Question::get(format!("/v1/shares/{}", place.share))),
         ("list of tunnels, 100", |_, _| Question::get("/v1/tunnels".to_owned())),
@@ -79,6 +79,9 @@ pub(super) fn workspace() {
         full.hub.resident_bytes() >> 20
     );
 }
+
+/// What is asked the n-th time.
+type Ask = fn(&Place, usize) -> Question;
 
 struct Question {
     method: &'static str,

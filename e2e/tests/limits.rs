@@ -8,7 +8,7 @@ use std::{
 use e2e::{Hub, Machine, api, http, targets::Nginx};
 use serde_json::json;
 
-const LIMIT: usize = 120;
+const LIMIT: usize = 128;
 const LANES: usize = 8;
 /// What a killed hub may have forgotten was counted within this time before.
 const FORGOTTEN: Duration = Duration::from_secs(1);

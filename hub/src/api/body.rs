@@ -65,7 +65,8 @@ impl FromRequest for Nothing {
     type Future = LocalBoxFuture<'static, Result<Self, Self::Error>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let is_absent = !request.headers().contains_key(header::CONTENT_TYPE)
+        // Many clients say `application/json` whether they send anything or not.
+        let is_absent = (is_json(request) || !request.headers().contains_key(header::CONTENT_TYPE))
             && !request.headers().contains_key(header::TRANSFER_ENCODING)
             && request.headers().get(header::CONTENT_LENGTH).is_none_or(|length| length == "0");
         if is_absent {

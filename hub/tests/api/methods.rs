@@ -47,6 +47,8 @@ async fn a_parameter_that_is_given_twice_or_is_no_cursor_is_refused() {
         let Some(link) = page.link else { break };
         path = link.strip_prefix('<').unwrap().split('>').next().unwrap().to_owned();
     }
+    // Keys of one millisecond stand in any order.
+    names[1..].sort();
     assert_eq!(names[1..], ["a", "b"], "each key on one page");
     hub.stop().await;
 }

@@ -1,0 +1,42 @@
+//! The blocks of the how-to pages work as they stand, from top to bottom.
+
+use std::process::Command;
+
+use e2e::{Hub, Machine, hub::ADMIN_KEY, targets::Nginx};
+
+const PAGE: &str = include_str!("../../docs/how-to/use-the-api.md");
+
+/// The page's shell blocks, one script.
+fn script(page: &str) -> String {
+    let mut lines = vec!["set -euo pipefail"];
+    let mut is_inside = false;
+    for line in page.lines() {
+        match line {
+            "```sh" => is_inside = true,
+            "```" => is_inside = false,
+            line if is_inside => lines.push(line),
+            _ => {}
+        }
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn the_common_jobs_of_the_api_work_as_the_page_says() {
+    let script = script(PAGE);
+    assert!(script.lines().count() > 40, "the page has lost its blocks");
+    let nginx = Nginx::answering_everything();
+    let hub = Hub::start();
+    let machine = Machine::new(&hub);
+    let _online = machine.expose(nginx.address, "anything");
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new("bash")
+        .args(["-x", "-c", &script])
+        .env("HUB", hub.url())
+        .env("KEY", ADMIN_KEY)
+        .env("TARGET", nginx.address.to_string())
+        .current_dir(folder.path())
+        .output()
+        .expect("bash runs");
+    assert!(output.status.success(), "{}", e2e::hub::shown(&output));
+}
