@@ -152,7 +152,13 @@ impl Operation {
 
     /// A query parameter without which there is no answer, and one that works.
     #[must_use]
-    pub fn needs(mut self, name: &'static str, schema: Value, words: &'static str, example: &'static str) -> Self {
+    pub fn needs(
+        mut self,
+        name: &'static str,
+        schema: Value,
+        words: &'static str,
+        example: &'static str,
+    ) -> Self {
         self.query.push(QueryParameter { name, schema, words, needed: Some(example) });
         self.refuses(400, &["validation_failed"])
     }

@@ -171,8 +171,7 @@ fn urls() -> Vec<Url> {
             .get(shares::list_of_service, d::shares::list_of_service())
             .post(shares::create_for_service, d::shares::create_for_service()),
         Url::at("/v1/services/{id}/check").post(services::check, d::services::check()),
-        Url::at("/v1/services/{id}/subdomain")
-            .patch(service_subdomain::set, d::service_subdomain::set()),
+        Url::at("/v1/services/{id}/subdomain").patch(service_subdomain::set, d::service_subdomain::set()),
         Url::at("/v1/services/{id}/subdomain/check")
             .get(service_subdomain::check, d::service_subdomain::check()),
         Url::at("/v1/services/{id}/reach").post(service_health::reach, d::service_health::reach()),

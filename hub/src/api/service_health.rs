@@ -89,8 +89,9 @@ pub async fn configure(
     let known = known.unwrap_or(HealthConfigured { enabled: false, interval_seconds: INTERVAL_S });
     let interval_seconds = match body.value.interval_seconds {
         None => known.interval_seconds,
-        Some(asked) => u32::try_from(asked)
-            .map_err(|_| ApiError::field("intervalSeconds", "must be from 10 to 3600"))?,
+        Some(asked) => {
+            u32::try_from(asked).map_err(|_| ApiError::field("intervalSeconds", "must be from 10 to 3600"))?
+        }
     };
     let enabled = body.value.enabled.unwrap_or(known.enabled);
     let asked = HealthConfigured { enabled, interval_seconds };

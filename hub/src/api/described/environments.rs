@@ -48,10 +48,7 @@ pub fn create() -> Operation {
         .written()
         .refuses(400, &["nothing_to_share"])
         .refuses(404, &["agent_not_found", "environment_not_found", "not_found"])
-        .refuses(
-            409,
-            &["environments_exhausted", "too_many_routes", "already_taken", "quarantined", "already_exists"],
-        )
+        .refuses(409, &["environments_exhausted", "too_many_routes", "already_exists"])
         .refuses(503, &["no_code_left"])
 }
 
@@ -109,7 +106,7 @@ fn decided(operation: Operation) -> Operation {
         .answers::<Decided>(200, "It is decided.")
         .written()
         .refuses(404, &["agent_not_found", "not_found"])
-        .refuses(409, &["not_pending", "too_many_joiners"])
+        .refuses(409, &["not_pending"])
 }
 
 pub fn revoke() -> Operation {

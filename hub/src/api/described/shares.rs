@@ -1,9 +1,7 @@
 //! Shares, described.
 
 use domain::workspace::Scope;
-use schemas::rest::{
-    CreateShare, ServiceShareCreated, Share, ShareCreated, ShareInfo, Shares, Success,
-};
+use schemas::rest::{CreateShare, ServiceShareCreated, Share, ShareCreated, ShareInfo, Shares, Success};
 use serde_json::json;
 
 use super::CATALOG_CURSOR;
