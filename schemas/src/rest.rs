@@ -308,12 +308,15 @@ pub struct Tunnel {
     pub last_activity_at: Option<String>,
     /// Connections through its port and by `reach`.
     #[serde(default)]
+    #[schema(required)]
     pub connection_count: u64,
     /// Bytes to the target, through shares, port and reach.
     #[serde(default)]
+    #[schema(required)]
     pub bytes_in: u64,
     /// Bytes from the target.
     #[serde(default)]
+    #[schema(required)]
     pub bytes_out: u64,
 }
 

@@ -53,6 +53,8 @@ pub struct QueryParameter {
     pub name: &'static str,
     pub schema: Value,
     pub words: &'static str,
+    /// One that works, where it may not be left out.
+    pub needed: Option<&'static str>,
 }
 
 /// The request's body.
@@ -144,7 +146,20 @@ impl Operation {
     /// A query parameter that may be left out.
     #[must_use]
     pub fn asks(mut self, name: &'static str, schema: Value, words: &'static str) -> Self {
-        self.query.push(QueryParameter { name, schema, words });
+        self.query.push(QueryParameter { name, schema, words, needed: None });
+        self.refuses(400, &["validation_failed"])
+    }
+
+    /// A query parameter without which there is no answer, and one that works.
+    #[must_use]
+    pub fn needs(
+        mut self,
+        name: &'static str,
+        schema: Value,
+        words: &'static str,
+        example: &'static str,
+    ) -> Self {
+        self.query.push(QueryParameter { name, schema, words, needed: Some(example) });
         self.refuses(400, &["validation_failed"])
     }
 

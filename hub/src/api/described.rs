@@ -8,5 +8,11 @@ pub mod services;
 pub mod shares;
 pub mod tunnels;
 
+pub mod access_logs;
+pub mod environments;
+pub mod service_health;
+pub mod service_subdomain;
+pub mod status;
+
 /// Cursors of lists from the catalog.
 const CATALOG_CURSOR: &str = "^[0-9a-f]{32}$";

@@ -154,8 +154,8 @@ pub async fn join(
     body: Body<Joiner>,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
-    let (agent_id, _) = agents::find(&ports, &caller, &body.value.agent_id)?;
     let found = find(&ports, &caller, &request, &code)?;
+    let (agent_id, _) = agents::find(&ports, &caller, &body.value.agent_id)?;
     let shared = shared_of(&found)?;
     ports.environments.ready(agent_id).map_err(|error| tunnels::not_asked(&error, "joining"))?;
     // Joining again is answered as the first time; a key that was used for something else is refused all the same.

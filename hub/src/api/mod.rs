@@ -171,12 +171,35 @@ fn urls() -> Vec<Url> {
             .get(shares::list_of_service, d::shares::list_of_service())
             .post(shares::create_for_service, d::shares::create_for_service()),
         Url::at("/v1/services/{id}/check").post(services::check, d::services::check()),
+        Url::at("/v1/services/{id}/subdomain").patch(service_subdomain::set, d::service_subdomain::set()),
+        Url::at("/v1/services/{id}/subdomain/check")
+            .get(service_subdomain::check, d::service_subdomain::check()),
+        Url::at("/v1/services/{id}/reach").post(service_health::reach, d::service_health::reach()),
+        Url::at("/v1/services/{id}/diagnostics")
+            .get(service_health::diagnostics, d::service_health::diagnostics()),
+        Url::at("/v1/services/{id}/health-config")
+            .patch(service_health::configure, d::service_health::configure()),
+        // Environment shares.
+        Url::at("/v1/env-shares")
+            .get(environments::list, d::environments::list())
+            .post(environments::create, d::environments::create()),
+        Url::at("/v1/env-shares/{code}")
+            .get(environments::get, d::environments::get())
+            .delete(environments::revoke, d::environments::revoke()),
+        Url::at("/v1/env-shares/{code}/join").post(environments::join, d::environments::join()),
+        Url::at("/v1/env-shares/{code}/pending").get(environments::pending, d::environments::pending()),
+        Url::at("/v1/env-shares/{code}/approve").post(environments::approve, d::environments::approve()),
+        Url::at("/v1/env-shares/{code}/deny").post(environments::deny, d::environments::deny()),
+        Url::at("/v1/teammates").get(environments::teammates, d::environments::teammates()),
+        Url::at("/v1/status").get(status::status, d::status::status()),
         // Shares.
         Url::at("/v1/shares").get(shares::list, d::shares::list()),
         Url::at("/v1/shares/{id}")
             .get(shares::get, d::shares::get())
             .delete(shares::revoke, d::shares::revoke()),
-        Url::at("/v1/shares/{id}/logs").get(access_logs::list, d::shares::logs()),
+        Url::at("/v1/shares/{id}/logs").get(access_logs::list, d::access_logs::list()),
+        Url::at("/v1/shares/{id}/logs/stats").get(access_logs::stats, d::access_logs::stats()),
+        Url::at("/v1/shares/{id}/logs/export").get(access_logs::export, d::access_logs::export()),
         Url::at("/v1/shared/{token}/info").get(shares::info, d::shares::info()),
     ]
 }

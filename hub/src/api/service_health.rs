@@ -13,11 +13,11 @@ use schemas::{
     rest::services::{ConfigureHealth, FoundDiagnostics, HealthStatus, LastDiagnostics, ReachService},
 };
 
-use super::{Ports, agents, body::Body, caller::Caller, error::ApiError, lists, tunnels};
+use super::{Ports, agents, body::Body, caller::Caller, error::ApiError, idempotency, lists, tunnels};
 use crate::diagnostics::{Found, Kind};
 
 /// How long a look may take unless it is asked for another time (milliseconds).
-const TIMEOUT_MS: u32 = 10_000;
+const TIMEOUT_MS: u64 = 10_000;
 /// How often a service is looked at unless it is asked for otherwise (seconds).
 const INTERVAL_S: u32 = 60;
 
@@ -25,6 +25,7 @@ const INTERVAL_S: u32 = 60;
 pub async fn reach(
     ports: web::Data<Ports>,
     caller: Caller,
+    request: HttpRequest,
     id: web::Path<String>,
     body: Body<ReachService>,
 ) -> Result<HttpResponse, ApiError> {
@@ -38,12 +39,17 @@ pub async fn reach(
         Some("http") => Depth::Http,
         Some(_) => return Err(ApiError::field("mode", "must be full, tcp, tls or http")),
     };
-    let timeout_ms = body.value.timeout_ms.unwrap_or(TIMEOUT_MS);
-    if !(100..=30_000).contains(&timeout_ms) {
-        return Err(ApiError::field("timeoutMs", "must be from 100 to 30000"));
-    }
+    let timeout_ms = match body.value.timeout_ms {
+        None => TIMEOUT_MS,
+        Some(asked) => u64::try_from(asked)
+            .ok()
+            .filter(|asked| (100..=30_000).contains(asked))
+            .ok_or_else(|| ApiError::field("timeoutMs", "must be from 100 to 30000"))?,
+    };
     let (source, _) = agents::find(&ports, &caller, &body.value.source_agent_id)?;
-    let limit = Duration::from_millis(timeout_ms.into());
+    // Looking twice is as good as once; the key only must not have been another request's.
+    idempotency::seed(&ports, &caller, &request, &body.bytes).await?;
+    let limit = Duration::from_millis(timeout_ms);
     let found = ports.gateway.check_reach(source, details, depth, limit).await;
     let found = found.map_err(|error| tunnels::not_asked(&error, "reaching"))?;
     let kept = ports.diagnostics.note(id, Kind::Reach, source, found);
@@ -81,10 +87,14 @@ pub async fn configure(
     let expected = lists::if_match(&request, entry.revision)?;
     let known = open(&entry.state, id)?.health.config.clone();
     let known = known.unwrap_or(HealthConfigured { enabled: false, interval_seconds: INTERVAL_S });
-    let asked = HealthConfigured {
-        enabled: body.value.enabled.unwrap_or(known.enabled),
-        interval_seconds: body.value.interval_seconds.unwrap_or(known.interval_seconds),
+    let interval_seconds = match body.value.interval_seconds {
+        None => known.interval_seconds,
+        Some(asked) => {
+            u32::try_from(asked).map_err(|_| ApiError::field("intervalSeconds", "must be from 10 to 3600"))?
+        }
     };
+    let enabled = body.value.enabled.unwrap_or(known.enabled);
+    let asked = HealthConfigured { enabled, interval_seconds };
     let done = ports.executor.tunnel_at(id, caller.who(), expected, Command::ConfigureHealth(asked)).await?;
     let entry = ports.routes.tunnel(id).ok_or_else(|| ApiError::not_found("tunnel", id))?;
     let mut response = HttpResponse::Ok();

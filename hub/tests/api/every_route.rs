@@ -149,7 +149,8 @@ async fn an_unknown_query_parameter_is_refused_wherever_somebody_is_counted() {
     for route in api::table() {
         let path = filled(route.path, &route.operation, |place| world.own[&place].clone());
         for query in ["colour=red", "limi=1", "limit=1&limit=2", "%00=1"] {
-            let path = format!("{path}?{query}");
+            let joint = if path.contains('?') { '&' } else { '?' };
+            let path = format!("{path}{joint}{query}");
             let answer = world.ask(route.method, &path, &route.operation, &[("x-api-key", ADMIN)]).await;
             if route.operation.access == Access::Unlimited {
                 // A probe of an orchestrator is answered whatever it appends.

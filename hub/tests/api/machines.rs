@@ -29,7 +29,8 @@ impl Machine {
         Self::connected(hub, made.text("agentId"), made.text("token")).await
     }
 
-    async fn connected(hub: &Running, id: String, token: String) -> Self {
+    /// An agent that is registered already.
+    pub(crate) async fn connected(hub: &Running, id: String, token: String) -> Self {
         let handle = agent_cli::agent::start(AgentOptions {
             hub_url: hub.hub.api_url(),
             believing: wire::tls::trust::nobody(),

@@ -37,7 +37,7 @@ fn described() -> Vec<Described> {
 fn owned(operation: &Operation) -> Option<Place> {
     let places = operation.path.iter().map(|parameter| parameter.place);
     places.into_iter().find(|place| match place {
-        Place::Agent | Place::Key | Place::Share | Place::Tunnel => true,
+        Place::Agent | Place::Environment | Place::Key | Place::Share | Place::Tunnel => true,
         Place::DocsFile | Place::ShareToken => false,
     })
 }
@@ -111,6 +111,14 @@ async fn a_key_without_the_scope_is_refused_with_the_scope_s_name() {
                 assert!(answer.text("message").contains(&format!("`{}`", needed.name())), "{asked}");
             } else if let Some(place) = owned(&route.operation) {
                 assert_eq!((answer.status, answer.code()), (StatusCode::NOT_FOUND, place.code()), "{asked}");
+            } else if names_the_agent(&route.operation) && scope.is_none_or(|scope| scope == Scope::Agent) {
+                // The example's agent came with another key.
+                let seen = (answer.status, answer.code());
+                assert_eq!(seen, (StatusCode::FORBIDDEN, "agent_not_yours"), "{asked}: {answer:?}");
+            } else if route.operation.id == "shareEnvironment" {
+                // The example's agent is away.
+                let seen = (answer.status, answer.code());
+                assert_eq!(seen, (StatusCode::BAD_REQUEST, "nothing_to_share"), "{asked}: {answer:?}");
             } else {
                 assert!(answer.status.is_success(), "{asked}: {answer:?}");
             }
@@ -122,9 +130,14 @@ async fn a_key_without_the_scope_is_refused_with_the_scope_s_name() {
 #[actix::test]
 async fn another_workspace_s_thing_is_one_that_is_not_there() {
     let world = World::start().await;
-    let key = [("x-api-key", world.foreign_key.as_str())];
     for route in described() {
         let operation = &route.operation;
+        let key = match owned(operation) {
+            // One that has no wrong codes behind it: after ten it would only hear that these were too many.
+            Some(Place::Environment) => world.new_foreign_key().await,
+            Some(_) | None => world.foreign_key.clone(),
+        };
+        let key = [("x-api-key", key.as_str())];
         let path = filled(route.path, operation, |place| world.own[&place].clone());
         let asked = format!("{} {path}", route.method);
         let foreign = world.ask(route.method, &path, operation, &key).await;
@@ -167,8 +180,8 @@ async fn a_foreign_id_in_a_body_or_a_query_is_one_that_is_not_there() {
         let path = filled(route.path, &route.operation, |place| world.own[&place].clone());
         let example = &route.operation.takes.as_ref().unwrap().example;
         let ask = async |id: &str| {
-            let mut body = example.clone();
-            body["agentId"] = id.into();
+            let body = example.to_string().replace(Place::Agent.example(), id);
+            let body = serde_json::from_str(&body).unwrap();
             world
                 .hub
                 .send(

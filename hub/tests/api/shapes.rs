@@ -19,8 +19,8 @@ pub(crate) fn wrong(document: &Value, schema: &Value, value: &Value, place: &str
             found.push(format!("{place}: fits {count} of {word}: {value}"));
         }
     }
-    for part in schema["allOf"].as_array().into_iter().flatten() {
-        found.extend(wrong(document, part, value, place));
+    if let Some(parts) = schema["allOf"].as_array() {
+        found.extend(wrong(document, &merged(document, parts), value, place));
     }
     if let Some(choices) = schema["enum"].as_array()
         && !choices.contains(value)
@@ -58,6 +58,17 @@ pub(crate) fn wrong(document: &Value, schema: &Value, value: &Value, place: &str
         }
     }
     found
+}
+
+/// One object with the members of all parts: each part alone knows nothing of the others'.
+fn merged(document: &Value, parts: &[Value]) -> Value {
+    let (mut properties, mut required) = (serde_json::Map::new(), Vec::new());
+    for part in parts {
+        let part = part["$ref"].as_str().map_or(part, |reference| resolved(document, reference));
+        properties.extend(part["properties"].as_object().unwrap().clone());
+        required.extend(part["required"].as_array().into_iter().flatten().cloned());
+    }
+    serde_json::json!({ "type": "object", "properties": properties, "required": required })
 }
 
 fn resolved<'a>(document: &'a Value, reference: &str) -> &'a Value {
@@ -112,6 +123,7 @@ fn a_value_of_another_shape_is_noticed() {
         },
     } } });
     let thing = serde_json::json!({ "$ref": "#/components/schemas/Thing" });
+    let more = serde_json::json!({ "allOf": [thing, { "properties": { "age": { "type": "integer" } }, "required": ["age"] }] });
     for (text, is_right) in [
         (r#"{ "name": "abc", "ports": [1, 9], "kind": "a" }"#, true),
         (r#"{ "name": "äöü", "ports": null, "kind": null }"#, true),
@@ -127,6 +139,15 @@ fn a_value_of_another_shape_is_noticed() {
     ] {
         let value = serde_json::from_str(text).unwrap();
         let found = wrong(&document, &thing, &value, "thing");
+        assert_eq!(found.is_empty(), is_right, "{text}: {found:?}");
+    }
+    for (text, is_right) in [
+        (r#"{ "name": "abc", "age": 7 }"#, true),
+        (r#"{ "name": "abc" }"#, false),
+        (r#"{ "age": 7 }"#, false),
+        (r#"{ "name": "abc", "age": 7, "colour": "red" }"#, false),
+    ] {
+        let found = wrong(&document, &more, &serde_json::from_str(text).unwrap(), "more");
         assert_eq!(found.is_empty(), is_right, "{text}: {found:?}");
     }
 }

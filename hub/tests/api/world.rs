@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use domain::workspace::Scope;
+use domain::{ids::WorkspaceId, workspace::Scope};
 use hub::api::describe::{Operation, places::Place};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN, Answer, Running};
+use crate::{
+    machines::{Machine, web_server},
+    support::{ADMIN, Answer, Running, eventually},
+};
 
 /// Things of one workspace, by what stands for them in a path.
 pub(crate) type Things = BTreeMap<Place, String>;
@@ -19,6 +22,7 @@ pub(crate) struct World {
     /// Those of another workspace, and a key for everything there.
     pub(crate) foreign: Things,
     pub(crate) foreign_key: String,
+    other: WorkspaceId,
     /// The token of another agent of the caller's workspace, which no example gives a new one.
     pub(crate) agent_token: String,
 }
@@ -33,7 +37,7 @@ impl World {
         let foreign = things(&hub, &foreign_key, None).await;
         let agent = hub.post("/v1/agents/register", json!({ "label": "another" })).await;
         let agent_token = agent.text("token");
-        Self { hub, own, foreign, foreign_key, agent_token }
+        Self { hub, own, foreign, foreign_key, other, agent_token }
     }
 
     /// A request of the operation's method, with the body of its example.
@@ -46,6 +50,12 @@ impl World {
     ) -> Answer {
         let body = operation.takes.as_ref().map(|takes| takes.example.clone());
         self.hub.send(method.parse::<Method>().unwrap(), path, headers, body).await
+    }
+
+    /// Another key for everything in the other workspace: one that has not tried a wrong code yet.
+    pub(crate) async fn new_foreign_key(&self) -> String {
+        let made = self.hub.hub.core.create_key(self.other, "another", vec![Scope::Admin], None, None).await;
+        made.unwrap().1.reveal().to_owned()
     }
 
     /// A key of the caller's workspace with one scope, and its id.
@@ -69,13 +79,15 @@ async fn things(hub: &Running, key: &str, agent: Option<&str>) -> Things {
         body["agentId"] = id.into();
     }
     let agent = make("/v1/agents/register".to_owned(), body).await.text("agentId");
-    let body = json!({ "target": "localhost:3000", "agentId": agent, "name": "site", "protocol": "http" });
+    let body = json!({ "target": "localhost:3000", "agentId": agent, "name": "site", "protocol": "http", "isPublic": true });
     let tunnel = make("/v1/tunnels".to_owned(), body).await.text("id");
     let share = make(format!("/v1/tunnels/{tunnel}/share"), json!({ "name": "link" })).await;
     let spare = make("/v1/api-keys".to_owned(), json!({ "name": "spare" })).await.text("id");
+    let environment = environment(hub, key).await;
     Things::from([
         (Place::Agent, agent),
         (Place::DocsFile, Place::DocsFile.example().to_owned()),
+        (Place::Environment, environment),
         (Place::Key, spare),
         (Place::Share, share.text("id")),
         (Place::ShareToken, share.text("token")),
@@ -83,11 +95,32 @@ async fn things(hub: &Running, key: &str, agent: Option<&str>) -> Things {
     ])
 }
 
+/// The code of an environment share. Only a connected agent has something to share; it goes again, so that everybody is
+/// away alike.
+async fn environment(hub: &Running, key: &str) -> String {
+    let headers = [("x-api-key", key)];
+    let post = async |path: &str, body| hub.send(Method::POST, path, &headers, Some(body)).await;
+    let agent = post("/v1/agents/register", json!({ "label": "sharing" })).await;
+    let machine = Machine::connected(hub, agent.text("agentId"), agent.text("token")).await;
+    let target = web_server().await.to_string();
+    let body = json!({ "target": target, "agentId": machine.id, "name": "web", "protocol": "http" });
+    let tunnel = format!("/v1/tunnels/{}", post("/v1/tunnels", body).await.text("id"));
+    eventually("the tunnel is active", || async {
+        hub.send(Method::GET, &tunnel, &headers, None).await.text("status") == "active"
+    })
+    .await;
+    let made = post("/v1/env-shares", json!({ "agentId": machine.id })).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    machine.stop().await;
+    made.text("code")
+}
+
 /// What every path of that kind can have and nothing has: well-formed, so that nobody can say that it was the form.
 pub(crate) fn unknown(place: Place) -> String {
     match place {
         Place::Agent => "01890000-0000-7000-8000-000000000000".to_owned(),
         Place::DocsFile => "none.css".to_owned(),
+        Place::Environment => "999999".to_owned(),
         Place::Key => format!("key_{:0>32}", "7"),
         Place::Share => format!("share_{:0>32}", "7"),
         Place::ShareToken => format!("share_tok_{:0>43}", "7"),
@@ -95,9 +128,12 @@ pub(crate) fn unknown(place: Place) -> String {
     }
 }
 
-/// The path with things in the place of its parameters.
+/// The path with things in the place of its parameters, and the query without which there is no answer.
 pub(crate) fn filled(path: &str, operation: &Operation, thing: impl Fn(Place) -> String) -> String {
-    operation.path.iter().fold(path.to_owned(), |path, parameter| {
+    let needed = operation.query.iter().filter_map(|it| Some(format!("{}={}", it.name, it.needed?)));
+    let query = needed.collect::<Vec<_>>().join("&");
+    let path = operation.path.iter().fold(path.to_owned(), |path, parameter| {
         path.replace(&format!("{{{}}}", parameter.name), &thing(parameter.place))
-    })
+    });
+    if query.is_empty() { path } else { format!("{path}?{query}") }
 }

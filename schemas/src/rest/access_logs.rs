@@ -3,14 +3,20 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::texts;
 
 /// `GET /v1/shares/:id/logs/stats`. A record that stands for several accesses counts as that many.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessStats {
+    #[schema(value_type = texts::ShareId)]
     pub share_id: String,
     /// The earliest access that is counted; `null` without any.
+    #[schema(value_type = Option<texts::Moment>, required)]
     pub first_accessed_at: Option<String>,
+    #[schema(value_type = Option<texts::Moment>, required)]
     pub last_accessed_at: Option<String>,
     /// `false`: there are older ones that fit the filters and are not counted. Ask for them with `until`.
     pub complete: bool,
@@ -35,30 +41,34 @@ pub struct AccessStats {
     pub latency_ms: Percentiles,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PathCount {
     pub path: String,
     pub count: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressCount {
     pub ip_address: String,
     pub count: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HourCount {
     /// When the hour begins.
+    #[schema(value_type = texts::Moment)]
     pub hour: String,
     pub count: u64,
 }
 
 /// By the nearest rank; `null` without any access that has ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Percentiles {
+    #[schema(required)]
     pub p50: Option<u32>,
+    #[schema(required)]
     pub p95: Option<u32>,
+    #[schema(required)]
     pub p99: Option<u32>,
 }

@@ -191,3 +191,62 @@ pub enum AgentStatus {
     Online,
     Offline,
 }
+
+/// The code of an environment share. In paths case does not matter.
+#[derive(ToSchema)]
+#[schema(example = "x7k9m2", pattern = r"^[a-hjkmnp-z1-9]{6}$")]
+pub struct EnvironmentCode(String);
+
+/// A number with `m`, `h` or `d`, from `1m` to `7d`.
+#[derive(ToSchema)]
+#[schema(
+    example = "24h",
+    pattern = r"^0*([1-9][0-9]{0,3}m|100[0-7][0-9]m|10080m|[1-9][0-9]?h|1[0-5][0-9]h|16[0-8]h|[1-7]d)$"
+)]
+pub struct WeekSpan(String);
+
+/// Whether an agent has joined, or the owner has to approve it first.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum JoinState {
+    Joined,
+    Pending,
+}
+
+/// What the owner decided.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum Decision {
+    Approved,
+    Denied,
+}
+
+/// Why a subdomain cannot be chosen; `current`: the service has it.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum SubdomainState {
+    Invalid,
+    Reserved,
+    Taken,
+    Quarantined,
+    Current,
+}
+
+/// How far a look at a service goes; `full`: as far as its protocol does.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum LookMode {
+    Full,
+    Tcp,
+    Tls,
+    Http,
+}
+
+/// What watching a service has shown.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum HealthState {
+    Healthy,
+    Unhealthy,
+    Unknown,
+}

@@ -132,12 +132,17 @@ fn parameters_of(operation: &Operation) -> Vec<Value> {
         })
     });
     let query = operation.query.iter().map(|parameter| {
-        json!({
+        let mut described = json!({
             "name": parameter.name,
             "in": "query",
             "description": parameter.words,
             "schema": parameter.schema,
-        })
+        });
+        if let Some(example) = parameter.needed {
+            described["required"] = true.into();
+            described["example"] = example.into();
+        }
+        described
     });
     let headers = operation.headers.iter();
     let headers = headers.map(|name| json!({ "$ref": format!("#/components/parameters/{name}") }));
@@ -190,7 +195,16 @@ fn headers() -> Value {
 fn responses(operation: &Operation) -> Value {
     let mut responses = Map::new();
     for answer in &operation.answers {
-        responses.insert(answer.status.to_string(), success(operation, answer));
+        let described = success(operation, answer);
+        match responses.get_mut(&answer.status.to_string()) {
+            // The same in another media type.
+            Some(known) => {
+                known["content"][answer.media_type] = described["content"][answer.media_type].clone()
+            }
+            None => {
+                responses.insert(answer.status.to_string(), described);
+            }
+        }
     }
     for (status, codes) in &operation.refusals {
         // A status that has a body of its own (health) is described by it.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 pub enum Place {
     Agent,
     DocsFile,
+    Environment,
     Key,
     Share,
     ShareToken,
@@ -20,6 +21,7 @@ impl Place {
         match self {
             Self::Agent => "agent_not_found",
             Self::DocsFile => "no_such_url",
+            Self::Environment => "environment_not_found",
             Self::Key => "key_not_found",
             Self::Share | Self::ShareToken => "share_not_found",
             Self::Tunnel => "tunnel_not_found",
@@ -30,6 +32,7 @@ impl Place {
         match self {
             Self::Agent => "The agent's id.",
             Self::DocsFile => "The name of a file of the page.",
+            Self::Environment => "The code of the environment share; neither case nor spaces matter.",
             Self::Key => "The key's id.",
             Self::Share => "The share's id.",
             Self::ShareToken => "The share's token, from its link.",
@@ -42,6 +45,7 @@ impl Place {
         match self {
             Self::Agent => "550e8400-e29b-41d4-a716-446655440000",
             Self::DocsFile => "swagger-ui.css",
+            Self::Environment => "x7k9m2",
             Self::Key => "key_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
             Self::Share => "share_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
             Self::ShareToken => "share_tok_cHJpdmF0ZS1jb25uZWN0LWFuLWV4YW1wbGUtdG9rZW4",
@@ -54,6 +58,7 @@ impl Place {
         let pattern = match self {
             Self::Agent => "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
             Self::DocsFile => return json!({ "type": "string", "enum": crate::api::docs::FILES }),
+            Self::Environment => "^[a-hjkmnp-z1-9]{6}$",
             Self::Key => "^key_[0-9a-f]{32}$",
             Self::Share => "^share_[0-9a-f]{32}$",
             Self::ShareToken => "^share_tok_[0-9A-Za-z_-]{43}$",

@@ -1,9 +1,7 @@
 //! Shares, described.
 
 use domain::workspace::Scope;
-use schemas::rest::{
-    AccessLog, CreateShare, ServiceShareCreated, Share, ShareCreated, ShareInfo, Shares, Success,
-};
+use schemas::rest::{CreateShare, ServiceShareCreated, Share, ShareCreated, ShareInfo, Shares, Success};
 use serde_json::json;
 
 use super::CATALOG_CURSOR;
@@ -78,22 +76,6 @@ pub fn revoke() -> Operation {
         .written()
         .refuses(404, &["not_found"])
         .refuses(409, &["not_due"])
-}
-
-pub fn logs() -> Operation {
-    let moment = || json!({ "type": "string", "format": "date-time" });
-    on("listAccesses", "Who used a share", Scope::Read)
-        .says("Newest first, everything that was answered before the question included. Paths are without their query.")
-        .at("id", Place::Share)
-        .paged("^[0-9a-f]{1,12}\\.[0-9a-f]{1,12}\\.[0-9a-f]{1,8}$")
-        .asks("since", moment(), "Not before this.")
-        .asks("until", moment(), "Before this.")
-        .asks("status", json!({ "type": "integer", "minimum": 100, "maximum": 599 }), "Answered with this status.")
-        .asks("method", json!({ "type": "string" }), "With this method.")
-        .asks("ip", json!({ "type": "string" }), "From this address.")
-        .asks("path", json!({ "type": "string" }), "With this path.")
-        .answers::<AccessLog>(200, "Accesses; what was erased is null.")
-        .shows("Link")
 }
 
 pub fn info() -> Operation {
