@@ -28,8 +28,8 @@ pub async fn send(
     let order = order(&ports, &caller, &body.value)?;
     let ttl_ms = match body.value.ttl_seconds {
         None => TTL_MS,
-        Some(seconds) if TTL_SECONDS.contains(&seconds) => {
-            i64::try_from(seconds).expect("at most a day") * 1_000
+        Some(seconds) if u64::try_from(seconds).is_ok_and(|seconds| TTL_SECONDS.contains(&seconds)) => {
+            seconds * 1_000
         }
         Some(_) => return Err(ApiError::field("ttlSeconds", "must be from 10 to 86400")),
     };

@@ -36,7 +36,7 @@ impl Letter {
         from: AgentId,
         payload: &Value,
         topic: Option<&str>,
-        ttl_seconds: Option<u64>,
+        ttl_seconds: Option<i64>,
     ) -> Result<Self, ApiError> {
         let payload = payload.to_string();
         if payload.len() > PAYLOAD_BYTES_MAX {
@@ -46,7 +46,8 @@ impl Letter {
             ));
         }
         let topic = topic.map(Name::parse).transpose().map_err(|error| ApiError::field("topic", error))?;
-        let seconds = ttl_seconds.unwrap_or(TTL_SECONDS_DEFAULT);
+        let seconds = ttl_seconds.map_or(Ok(TTL_SECONDS_DEFAULT), u64::try_from).unwrap_or_default();
+        // Below zero is none, which is out of range as well.
         if !TTL_SECONDS.contains(&seconds) {
             return Err(ApiError::field("ttlSeconds", "must be from 60 to 2592000"));
         }

@@ -13,7 +13,7 @@ use super::{
     body::Body,
     caller::{By, Caller, request_id},
     error::ApiError,
-    idempotency, limit, lists,
+    idempotency, limit, lists, url,
 };
 use crate::secrets::{SecretKind, hex, sha256};
 
@@ -27,6 +27,7 @@ pub async fn rotate_token(
     request: HttpRequest,
     body: Body<RotateToken>,
 ) -> Result<HttpResponse, ApiError> {
+    url::check_query(&request)?;
     let asked: AgentId = body
         .value
         .agent_id

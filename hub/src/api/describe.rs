@@ -11,6 +11,11 @@ use utoipa::ToSchema;
 pub mod document;
 pub mod places;
 
+/// What bodies are.
+pub const JSON: &str = "application/json";
+/// What a page's form sends.
+pub const FORM: &str = "application/x-www-form-urlencoded";
+
 /// Who may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -24,6 +29,10 @@ pub enum Access {
     Scope(Scope),
     /// A key with this scope, and no agent's own token.
     KeyOnly(Scope),
+    /// A key that reads; or who runs agents, for its own.
+    ReadOrAgent,
+    /// Whoever has the credentials that stand in the body; who has not is counted by address.
+    InBody,
 }
 
 impl Access {
@@ -35,8 +44,18 @@ impl Access {
     pub const fn scope(self) -> Option<Scope> {
         match self {
             Self::Scope(scope) | Self::KeyOnly(scope) => Some(scope),
-            Self::Unlimited | Self::Public | Self::Known => None,
+            Self::ReadOrAgent => Some(Scope::Read),
+            Self::Unlimited | Self::Public | Self::Known | Self::InBody => None,
         }
+    }
+    /// Whether a key with this scope may ask.
+    pub fn lets_key(self, scope: Scope) -> bool {
+        self.scope().is_none_or(|needed| scope.grants(needed))
+            || (self == Self::ReadOrAgent && scope.grants(Scope::Agent))
+    }
+    /// Whether an agent's own token is enough.
+    pub fn lets_agent(self) -> bool {
+        self.scope().is_none() || matches!(self, Self::Scope(Scope::Agent) | Self::ReadOrAgent)
     }
 }
 
@@ -60,6 +79,7 @@ pub struct QueryParameter {
 /// The request's body.
 #[derive(Debug, Clone)]
 pub struct Takes {
+    pub media_type: &'static str,
     pub schema: Value,
     pub example: Value,
     /// An absent body is one with nothing in it.
@@ -117,7 +137,10 @@ impl Operation {
             Access::Unlimited => operation,
             Access::Public => operation.refuses(429, &["rate_limited"]),
             Access::Known => operation.guarded(&["ip_not_allowed"]),
-            Access::Scope(_) | Access::KeyOnly(_) => operation.guarded(&["ip_not_allowed", "scope_missing"]),
+            Access::InBody => operation.refuses(429, &["rate_limited"]).refuses(400, &["validation_failed"]),
+            Access::Scope(_) | Access::KeyOnly(_) | Access::ReadOrAgent => {
+                operation.guarded(&["ip_not_allowed", "scope_missing"])
+            }
         };
         operation.refuses(500, &["internal_error"])
     }
@@ -140,7 +163,7 @@ impl Operation {
     #[must_use]
     pub fn at(mut self, name: &'static str, place: places::Place) -> Self {
         self.path.push(PathParameter { name, place });
-        self.refuses(404, &[place.code()])
+        if place.is_looked_up() { self.refuses(404, &[place.code()]) } else { self }
     }
 
     /// A query parameter that may be left out.
@@ -179,15 +202,22 @@ impl Operation {
     #[must_use]
     pub fn takes<T: ToSchema>(mut self, example: Value) -> Self {
         let schema = self.mention::<T>();
-        self.takes = Some(Takes { schema, example, optional: false });
+        self.takes = Some(Takes { media_type: JSON, schema, example, optional: false });
         self.with_body()
+    }
+
+    /// A page's form, field by field, and one that works.
+    #[must_use]
+    pub fn takes_form(mut self, schema: Value, example: Value) -> Self {
+        self.takes = Some(Takes { media_type: FORM, schema, example, optional: false });
+        self.refuses(415, &["unsupported_media_type"])
     }
 
     /// No body, or an empty object.
     #[must_use]
     pub fn takes_nothing(mut self) -> Self {
         let schema = json!({ "type": "object", "additionalProperties": false });
-        self.takes = Some(Takes { schema, example: json!({}), optional: true });
+        self.takes = Some(Takes { media_type: JSON, schema, example: json!({}), optional: true });
         self.with_body()
     }
 
@@ -235,6 +265,12 @@ impl Operation {
     #[must_use]
     pub fn answers_text(self, words: &'static str, media_type: &'static str) -> Self {
         self.answer(200, words, media_type, Some(json!({ "type": "string" })))
+    }
+
+    /// Answers a page, also where something went wrong.
+    #[must_use]
+    pub fn answers_page(self, status: u16, words: &'static str) -> Self {
+        self.answer(status, words, "text/html", Some(json!({ "type": "string" })))
     }
 
     fn answer(

@@ -1,6 +1,10 @@
 //! What each route says of itself, a file for each group, a function for each handler of the same name.
 
+pub mod agent_commands;
+pub mod agent_messages;
+pub mod agent_upkeep;
 pub mod agents;
+pub mod device;
 pub mod docs;
 pub mod health;
 pub mod keys;

@@ -23,6 +23,7 @@ use super::{
     error::ApiError,
     idempotency, limit, lists,
     problems::BodyOfItsOwn,
+    url,
 };
 use crate::{
     actors::Who,
@@ -43,6 +44,7 @@ pub async fn start(
     body: Body<StartDeviceLogin>,
 ) -> Result<HttpResponse, ApiError> {
     limit::count_public(&ports, &request)?;
+    url::check_query(&request)?;
     let name = |field: &str, text: &Option<String>| {
         text.as_deref().map(Name::parse).transpose().map_err(|error| ApiError::field(field, error))
     };
@@ -78,7 +80,7 @@ pub async fn token(ports: web::Data<Ports>, request: HttpRequest) -> Result<Http
         .ok_or_else(|| ApiError::field("device_code", "is required"))?;
     if *request.method() == Method::HEAD {
         // It shows nothing, so it takes nothing.
-        return Ok(HttpResponse::Ok().finish());
+        return Ok(HttpResponse::Ok().content_type("application/json").finish());
     }
     let now = ports.clock.now();
     // Before the question, after which a login may be over.
@@ -219,6 +221,7 @@ fn decide(ports: &Ports, user_code: &str, decision: Decision) -> Result<Device, 
 /// `GET /device`: where a person types what the machine shows.
 pub async fn page(ports: web::Data<Ports>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     limit::count_public(&ports, &request)?;
+    url::check_query(&request)?;
     Ok(html(StatusCode::OK, FORM))
 }
 
@@ -247,6 +250,7 @@ pub async fn page_decision(
             "This page takes its own form; programs use POST /v1/device/approve.",
         ));
     }
+    url::check_query(&request)?;
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     let fields: Vec<(String, String)> =
         web::Query::from_query(text).map(web::Query::into_inner).unwrap_or_default();

@@ -148,9 +148,34 @@ fn urls() -> Vec<Url> {
         Url::at("/v1/agents/provision").post(agents::provision, d::agents::provision()),
         Url::at("/v1/agents").get(agents::list, d::agents::list()),
         Url::at("/v1/agents/online").get(agents::online, d::agents::online()),
+        // What agents need to live, say and do; before the URL that takes any id.
+        Url::at("/v1/agents/rotate-token").post(agent_upkeep::rotate_token, d::agent_upkeep::rotate_token()),
+        Url::at("/v1/agents/heartbeat").post(agent_upkeep::heartbeat, d::agent_upkeep::heartbeat()),
+        Url::at("/v1/agents/by-capability/{capability}")
+            .get(agent_capabilities::offering, d::agent_upkeep::offering()),
         Url::at("/v1/agents/{id}")
             .get(agents::get, d::agents::get())
             .delete(agents::delete, d::agents::delete()),
+        Url::at("/v1/agents/{id}/capabilities")
+            .post(agent_capabilities::set, d::agent_upkeep::set_capabilities()),
+        Url::at("/v1/agents/{id}/audit-logs").get(agent_audit::list, d::agent_upkeep::audit_logs()),
+        Url::at("/v1/agents/{id}/command").post(agent_commands::send, d::agent_commands::send()),
+        Url::at("/v1/agents/{id}/commands").get(agent_commands::list, d::agent_commands::list()),
+        Url::at("/v1/agents/{id}/commands/{command}").get(agent_commands::get, d::agent_commands::get()),
+        Url::at("/v1/agents/{id}/messages").get(agent_messages::list, d::agent_messages::list()),
+        Url::at("/v1/agents/{id}/messages/send").post(agent_messages::send, d::agent_messages::send()),
+        Url::at("/v1/agents/{id}/messages/broadcast")
+            .post(agent_messages::broadcast, d::agent_messages::broadcast()),
+        Url::at("/v1/agents/{id}/messages/read")
+            .post(agent_messages::mark_read, d::agent_messages::mark_read()),
+        // Device login.
+        Url::at("/v1/device/code").post(device::start, d::device::start()),
+        Url::at("/v1/device/token").get(device::token, d::device::token()),
+        Url::at("/v1/device/approve").post(device::approve, d::device::approve()),
+        Url::at("/v1/device/deny").post(device::deny, d::device::deny()),
+        Url::at("/device")
+            .get(device::page, d::device::page())
+            .post(device::page_decision, d::device::page_decision()),
         // Tunnels, and the same things as services.
         Url::at("/v1/tunnels")
             .get(tunnels::list, d::tunnels::list())

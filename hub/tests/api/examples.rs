@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hub::api::{
     self,
-    describe::{document::document, places::Place},
+    describe::{Access, FORM, document::document, places::Place},
     url::Described,
 };
 use serde_json::{Value, json};
@@ -163,7 +163,19 @@ async fn every_refusal_is_as_described() {
             check(&document, route, &world.ask(route.method, &nowhere, operation, &[key]).await);
         }
         let method = || route.method.parse::<reqwest::Method>().unwrap();
-        if operation.takes.is_some() {
+        if operation.takes.as_ref().is_some_and(|takes| takes.media_type == FORM) {
+            let answer = world.hub.send(method(), &known, &[key], Some(serde_json::json!({}))).await;
+            assert_eq!(answer.status.as_u16(), 415, "{known}: {answer:?}");
+            check(&document, route, &answer);
+            for (field, status) in [("api_key", 401), ("user_code", 404), ("decision", 400)] {
+                let mut fields = operation.takes.as_ref().unwrap().example.clone();
+                fields["api_key"] = ADMIN.into();
+                fields[field] = "none".into();
+                let answer = world.hub.send_form(method(), &known, &[], &fields).await;
+                assert_eq!(answer.status.as_u16(), status, "{known} {field}: {answer:?}");
+                check(&document, route, &answer);
+            }
+        } else if operation.takes.is_some() {
             for body in [Value::Null, serde_json::json!([]), serde_json::json!({ "colour": "red" })] {
                 let answer = world.hub.send(method(), &known, &[key], Some(body)).await;
                 assert_eq!(answer.status.as_u16(), 400, "{known}: {answer:?}");
@@ -186,7 +198,8 @@ async fn every_refusal_is_as_described() {
                 check(&document, route, &answer);
             }
         }
-        if operation.headers.contains("IdempotencyKey") {
+        // Where the credential stands in the body, a repetition with another one is a stranger's.
+        if operation.headers.contains("IdempotencyKey") && operation.access != Access::InBody {
             let spent = ("idempotency-key", operation.id);
             let first = world.ask(route.method, &known, operation, &[key, spent]).await;
             check(&document, route, &first);
@@ -204,6 +217,21 @@ async fn every_refusal_is_as_described() {
                 }
                 Some(fields) if fields.contains_key("timeoutMs") => {
                     fields.insert("timeoutMs".to_owned(), 6000.into())
+                }
+                Some(fields) if fields.contains_key("userCode") => {
+                    fields.insert("userCode".to_owned(), "ZZZZ-ZZZZ".into())
+                }
+                Some(fields) if fields.contains_key("payload") => {
+                    fields.insert("payload".to_owned(), "another".into())
+                }
+                Some(fields) if fields.contains_key("ttlSeconds") => {
+                    fields.insert("ttlSeconds".to_owned(), 700.into())
+                }
+                Some(fields) if fields.contains_key("capabilities") => {
+                    fields.insert("capabilities".to_owned(), serde_json::json!([]))
+                }
+                Some(fields) if operation.id == "markMessagesRead" => {
+                    fields.insert("messageIds".to_owned(), serde_json::json!([]))
                 }
                 Some(_) | None => continue,
             };

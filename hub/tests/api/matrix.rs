@@ -37,14 +37,21 @@ fn described() -> Vec<Described> {
 fn owned(operation: &Operation) -> Option<Place> {
     let places = operation.path.iter().map(|parameter| parameter.place);
     places.into_iter().find(|place| match place {
-        Place::Agent | Place::Environment | Place::Key | Place::Share | Place::Tunnel => true,
-        Place::DocsFile | Place::ShareToken => false,
+        Place::Agent | Place::Command | Place::Environment | Place::Key | Place::Share | Place::Tunnel => {
+            true
+        }
+        Place::Capability | Place::DocsFile | Place::ShareToken => false,
     })
 }
 
-/// Whether the body of its example names the examples' agent, which is the caller's own.
+/// Whether the body of its example names the examples' agent, which is the caller's own. (Where the body is the
+/// credential it is the agent's own word, from wherever.)
 fn names_the_agent(operation: &Operation) -> bool {
-    operation.takes.as_ref().is_some_and(|takes| takes.example.to_string().contains(Place::Agent.example()))
+    operation.access != Access::InBody
+        && operation
+            .takes
+            .as_ref()
+            .is_some_and(|takes| takes.example.to_string().contains(Place::Agent.example()))
 }
 
 #[actix::test]
@@ -91,9 +98,9 @@ async fn a_key_without_the_scope_is_refused_with_the_scope_s_name() {
         let Some(needed) = route.operation.access.scope() else { continue };
         for (secret, scope) in callers {
             let is_granted = match scope {
-                Some(scope) => scope.grants(needed),
+                Some(scope) => route.operation.access.lets_key(scope),
                 // An agent's own token.
-                None => route.operation.access == Access::Scope(Scope::Agent),
+                None => route.operation.access.lets_agent(),
             };
             // Who may goes on to a thing that is not there, so that nothing is lost for the next.
             let path = filled(route.path, &route.operation, |place| match is_granted {
@@ -154,7 +161,9 @@ async fn another_workspace_s_thing_is_one_that_is_not_there() {
         }
         // Nothing of the caller's workspace is in any answer to the other one.
         if operation.access.is_guarded() && foreign.status.is_success() {
-            for (place, own) in world.own.iter().filter(|(place, _)| **place != Place::DocsFile) {
+            for (place, own) in
+                world.own.iter().filter(|(place, _)| !matches!(place, Place::Capability | Place::DocsFile))
+            {
                 assert!(!foreign.body.to_string().contains(own), "{asked} shows {place:?}: {foreign:?}");
             }
         }
@@ -181,7 +190,7 @@ async fn a_foreign_id_in_a_body_or_a_query_is_one_that_is_not_there() {
         let example = &route.operation.takes.as_ref().unwrap().example;
         let ask = async |id: &str| {
             let body = example.to_string().replace(Place::Agent.example(), id);
-            let body = serde_json::from_str(&body).unwrap();
+            let body: Value = serde_json::from_str(&body).unwrap();
             world
                 .hub
                 .send(

@@ -92,6 +92,26 @@ impl Running {
         read(request.send().await.unwrap()).await
     }
 
+    /// A page's form.
+    pub(crate) async fn send_form(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        fields: &Value,
+    ) -> Answer {
+        let fields: std::collections::BTreeMap<String, String> =
+            serde_json::from_value(fields.clone()).unwrap();
+        // A form's body is written as a query is.
+        let form = reqwest::Url::parse_with_params("http://form", fields).unwrap();
+        let mut request = self.client.request(method, format!("{}{path}", self.hub.api_url()));
+        request = request.header("content-type", hub::api::describe::FORM);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        read(request.body(form.query().unwrap_or_default().to_owned()).send().await.unwrap()).await
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[("x-api-key", ADMIN)], None).await
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::{ids::WorkspaceId, workspace::Scope};
-use hub::api::describe::{Operation, places::Place};
+use hub::api::describe::{FORM, Operation, places::Place};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -48,8 +48,57 @@ impl World {
         operation: &Operation,
         headers: &[(&str, &str)],
     ) -> Answer {
-        let body = operation.takes.as_ref().map(|takes| takes.example.clone());
-        self.hub.send(method.parse::<Method>().unwrap(), path, headers, body).await
+        let mut path = path.to_owned();
+        let mut body = operation.takes.as_ref().map(|takes| takes.example.clone());
+        self.bring_secrets(method, operation, headers, &mut path, body.as_mut()).await;
+        let method = method.parse::<Method>().unwrap();
+        match (body, operation.takes.as_ref().map(|takes| takes.media_type)) {
+            (Some(fields), Some(FORM)) => self.hub.send_form(method, &path, headers, &fields).await,
+            (body, _) => self.hub.send(method, &path, headers, body).await,
+        }
+    }
+
+    /// Codes and tokens are good once, and no example holds one: each request gets its own, made for it.
+    async fn bring_secrets(
+        &self,
+        method: &str,
+        operation: &Operation,
+        headers: &[(&str, &str)],
+        path: &mut String,
+        body: Option<&mut Value>,
+    ) {
+        let keys = [ADMIN, self.foreign_key.as_str()];
+        let may_decide = headers.iter().any(|(name, value)| *name == "x-api-key" && keys.contains(value));
+        match (operation.id, method, body) {
+            ("rotateAgentToken", "POST", Some(body)) => {
+                let agent = json!({ "agentId": Place::Agent.example() });
+                let registered = self.hub.post("/v1/agents/register", agent).await;
+                body["currentToken"] = registered.text("token").into();
+            }
+            ("approveDeviceLogin" | "denyDeviceLogin", "POST", Some(body)) if may_decide => {
+                body["userCode"] = self.device_login().await.text("userCode").into();
+            }
+            ("sendDevicePage", "POST", Some(body)) => {
+                body["user_code"] = self.device_login().await.text("userCode").into();
+                body["api_key"] = ADMIN.into();
+            }
+            ("getDeviceToken", "GET" | "HEAD", None) => {
+                let begun = self.device_login().await;
+                let code = json!({ "userCode": begun.text("userCode") });
+                let approved = self.hub.post("/v1/device/approve", code).await;
+                assert_eq!(approved.status, StatusCode::OK, "{approved:?}");
+                let join = if path.contains('?') { '&' } else { '?' };
+                path.push_str(&format!("{join}device_code={}", begun.text("deviceCode")));
+            }
+            _ => {}
+        }
+    }
+
+    /// A machine without a key that has just begun.
+    async fn device_login(&self) -> Answer {
+        let begun = self.hub.post("/v1/device/code", json!({ "label": "machine" })).await;
+        assert_eq!(begun.status, StatusCode::OK, "{begun:?}");
+        begun
     }
 
     /// Another key for everything in the other workspace: one that has not tried a wrong code yet.
@@ -82,10 +131,13 @@ async fn things(hub: &Running, key: &str, agent: Option<&str>) -> Things {
     let body = json!({ "target": "localhost:3000", "agentId": agent, "name": "site", "protocol": "http", "isPublic": true });
     let tunnel = make("/v1/tunnels".to_owned(), body).await.text("id");
     let share = make(format!("/v1/tunnels/{tunnel}/share"), json!({ "name": "link" })).await;
+    let command = make(format!("/v1/agents/{agent}/command"), json!({ "action": "status" })).await;
     let spare = make("/v1/api-keys".to_owned(), json!({ "name": "spare" })).await.text("id");
     let environment = environment(hub, key).await;
     Things::from([
         (Place::Agent, agent),
+        (Place::Capability, Place::Capability.example().to_owned()),
+        (Place::Command, command.text("commandId")),
         (Place::DocsFile, Place::DocsFile.example().to_owned()),
         (Place::Environment, environment),
         (Place::Key, spare),
@@ -119,6 +171,8 @@ async fn environment(hub: &Running, key: &str) -> String {
 pub(crate) fn unknown(place: Place) -> String {
     match place {
         Place::Agent => "01890000-0000-7000-8000-000000000000".to_owned(),
+        Place::Capability => "nothing".to_owned(),
+        Place::Command => format!("cmd_{:0>32}", "7"),
         Place::DocsFile => "none.css".to_owned(),
         Place::Environment => "999999".to_owned(),
         Place::Key => format!("key_{:0>32}", "7"),

@@ -250,3 +250,45 @@ pub enum HealthState {
     Unhealthy,
     Unknown,
 }
+
+/// A command's id.
+#[derive(ToSchema)]
+#[schema(pattern = r"^cmd_[0-9a-f]{32}$")]
+pub struct CommandId(String);
+
+/// A message's id.
+#[derive(ToSchema)]
+#[schema(pattern = r"^msg_[0-9a-f]{32}$")]
+pub struct MessageId(String);
+
+/// What an agent can be told to do.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum CommandAction {
+    Restart,
+    Stop,
+    Expose,
+    Reach,
+    Status,
+}
+
+/// How far a command has come.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum CommandStatus {
+    Queued,
+    Delivered,
+    Done,
+    Failed,
+    Expired,
+}
+
+/// A secret that a machine without a key asks for its key with.
+#[derive(ToSchema)]
+#[schema(pattern = r"^pcd_[0-9A-Za-z_-]{43}$")]
+pub struct DeviceCodeText(String);
+
+/// A code that a machine shows to a person.
+#[derive(ToSchema)]
+#[schema(example = "BCDF-GHJK", pattern = r"^[BCDFGHJKLMNPQRSTVWXZ]{4}-[BCDFGHJKLMNPQRSTVWXZ]{4}$")]
+pub struct UserCode(String);

@@ -16,13 +16,16 @@ use crate::api::url::Described;
 const INTRODUCTION: &str = include_str!("introduction.md");
 
 /// The groups, in the order of the page.
-const GROUPS: [(&str, &str); 8] = [
+const GROUPS: &[(&str, &str)] = &[
     ("Agents", "Running `connect`s: register, look, delete."),
+    ("Agent commands", "What agents are told to do: restart, stop, expose, reach, status."),
+    ("Agent messages", "What agents of one workspace tell each other."),
     ("Services", "The same things as tunnels, registered by name; diagnostics."),
     ("Tunnels", "Named `host:port`s that agents expose, and connecting to them."),
     ("Shares", "Public, restricted, expiring links, and who used them."),
     ("Environment shares", "A snapshot of routes, handed to a teammate by a code."),
     ("Authentication", "API keys, and who one is."),
+    ("Device login", "A machine without a key shows a code, and somebody with a key lets it in."),
     ("Documentation", "This description, for programs and people."),
     ("Health", "For orchestrators, dashboards and Prometheus; without credentials."),
 ];
@@ -96,7 +99,7 @@ fn operation(operation: &Operation) -> Value {
     if let Some(takes) = &operation.takes {
         described["requestBody"] = json!({
             "required": !takes.optional,
-            "content": { "application/json": { "schema": takes.schema, "example": takes.example } },
+            "content": { takes.media_type: { "schema": takes.schema, "example": takes.example } },
         });
     }
     described
@@ -107,6 +110,11 @@ fn words(operation: &Operation) -> String {
         Access::Unlimited => "Without credentials and without limit.".to_owned(),
         Access::Public => "Without credentials; limited per address.".to_owned(),
         Access::Known => "Any valid credentials.".to_owned(),
+        Access::InBody => "The credentials stand in the body; wrong ones are limited per address.".to_owned(),
+        Access::ReadOrAgent => {
+            "Needs the scope `read`; with the scope `agent`, or an agent's own token, for who runs agents."
+                .to_owned()
+        }
         Access::Scope(scope) => format!("Needs the scope `{}`.", scope.name()),
         Access::KeyOnly(scope) => {
             format!("Needs a key with the scope `{}`; an agent's own token is not enough.", scope.name())
@@ -117,6 +125,9 @@ fn words(operation: &Operation) -> String {
 
 fn security(access: Access) -> Value {
     let scopes: Vec<&str> = access.scope().iter().map(|scope| scope.name()).collect();
+    if access == Access::ReadOrAgent {
+        return json!([{ "apiKey": ["read"] }, { "bearer": ["read"] }, { "apiKey": ["agent"] }, { "bearer": ["agent"] }]);
+    }
     if access.is_guarded() { json!([{ "apiKey": scopes }, { "bearer": scopes }]) } else { json!([]) }
 }
 
@@ -207,8 +218,23 @@ fn responses(operation: &Operation) -> Value {
         }
     }
     for (status, codes) in &operation.refusals {
-        // A status that has a body of its own (health) is described by it.
-        responses.entry(status.to_string()).or_insert_with(|| refusal(operation, *status, codes));
+        let refusal = refusal(operation, *status, codes);
+        match responses.get_mut(&status.to_string()) {
+            None => {
+                responses.insert(status.to_string(), refusal);
+            }
+            // A status that has a body of its own (health) is described by it.
+            Some(own) if own["content"].get(super::JSON).is_some() => {}
+            // A page, or a problem: whatever went wrong before the page was asked.
+            Some(own) => {
+                let words =
+                    [&own["description"], &refusal["description"]].map(|it| it.as_str().unwrap_or_default());
+                own["description"] = words.join(" ").into();
+                for media_type in [super::JSON, "application/problem+json"] {
+                    own["content"][media_type] = refusal["content"][media_type].clone();
+                }
+            }
+        }
     }
     responses.into()
 }

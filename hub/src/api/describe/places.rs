@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     Agent,
+    Capability,
+    Command,
     DocsFile,
     Environment,
     Key,
@@ -20,17 +22,26 @@ impl Place {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Agent => "agent_not_found",
-            Self::DocsFile => "no_such_url",
             Self::Environment => "environment_not_found",
+            Self::Command => "command_not_found",
+            // Of a capability, when there is none in the URL: one that nobody offers is an empty list.
+            Self::Capability | Self::DocsFile => "no_such_url",
             Self::Key => "key_not_found",
             Self::Share | Self::ShareToken => "share_not_found",
             Self::Tunnel => "tunnel_not_found",
         }
     }
 
+    /// Whether the answer is 404 where it names nothing.
+    pub const fn is_looked_up(self) -> bool {
+        !matches!(self, Self::Capability)
+    }
+
     pub const fn words(self) -> &'static str {
         match self {
             Self::Agent => "The agent's id.",
+            Self::Capability => "What is offered, by its name.",
+            Self::Command => "The command's id.",
             Self::DocsFile => "The name of a file of the page.",
             Self::Environment => "The code of the environment share; neither case nor spaces matter.",
             Self::Key => "The key's id.",
@@ -44,6 +55,8 @@ impl Place {
     pub const fn example(self) -> &'static str {
         match self {
             Self::Agent => "550e8400-e29b-41d4-a716-446655440000",
+            Self::Capability => "run-tests",
+            Self::Command => "cmd_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
             Self::DocsFile => "swagger-ui.css",
             Self::Environment => "x7k9m2",
             Self::Key => "key_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
@@ -57,6 +70,8 @@ impl Place {
     pub fn schema(self) -> Value {
         let pattern = match self {
             Self::Agent => "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+            Self::Capability => return json!({ "type": "string", "minLength": 1, "maxLength": 100 }),
+            Self::Command => "^cmd_[0-9a-f]{32}$",
             Self::DocsFile => return json!({ "type": "string", "enum": crate::api::docs::FILES }),
             Self::Environment => "^[a-hjkmnp-z1-9]{6}$",
             Self::Key => "^key_[0-9a-f]{32}$",
