@@ -72,8 +72,7 @@ pub struct QueryParameter {
     pub name: &'static str,
     pub schema: Value,
     pub words: &'static str,
-    /// One that works, where it may not be left out.
-    pub needed: Option<&'static str>,
+    pub required: bool,
 }
 
 /// The request's body.
@@ -169,20 +168,14 @@ impl Operation {
     /// A query parameter that may be left out.
     #[must_use]
     pub fn asks(mut self, name: &'static str, schema: Value, words: &'static str) -> Self {
-        self.query.push(QueryParameter { name, schema, words, needed: None });
+        self.query.push(QueryParameter { name, schema, words, required: false });
         self.refuses(400, &["validation_failed"])
     }
 
-    /// A query parameter without which there is no answer, and one that works.
+    /// A query parameter that must be there.
     #[must_use]
-    pub fn needs(
-        mut self,
-        name: &'static str,
-        schema: Value,
-        words: &'static str,
-        example: &'static str,
-    ) -> Self {
-        self.query.push(QueryParameter { name, schema, words, needed: Some(example) });
+    pub fn needs(mut self, name: &'static str, schema: Value, words: &'static str) -> Self {
+        self.query.push(QueryParameter { name, schema, words, required: true });
         self.refuses(400, &["validation_failed"])
     }
 

@@ -184,7 +184,8 @@ pub(crate) fn unknown(place: Place) -> String {
 
 /// The path with things in the place of its parameters, and the query without which there is no answer.
 pub(crate) fn filled(path: &str, operation: &Operation, thing: impl Fn(Place) -> String) -> String {
-    let needed = operation.query.iter().filter_map(|it| Some(format!("{}={}", it.name, it.needed?)));
+    let required = operation.query.iter().filter(|parameter| parameter.required);
+    let needed = required.filter_map(|it| Some(format!("{}={}", it.name, it.schema["example"].as_str()?)));
     let query = needed.collect::<Vec<_>>().join("&");
     let path = operation.path.iter().fold(path.to_owned(), |path, parameter| {
         path.replace(&format!("{{{}}}", parameter.name), &thing(parameter.place))

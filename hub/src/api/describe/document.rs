@@ -149,9 +149,8 @@ fn parameters_of(operation: &Operation) -> Vec<Value> {
             "description": parameter.words,
             "schema": parameter.schema,
         });
-        if let Some(example) = parameter.needed {
+        if parameter.required {
             described["required"] = true.into();
-            described["example"] = example.into();
         }
         described
     });

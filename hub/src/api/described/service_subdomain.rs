@@ -41,6 +41,6 @@ pub fn set() -> Operation {
 pub fn check() -> Operation {
     on("checkSubdomain", "Whether a subdomain can be had", Scope::Read)
         .says("Looks without taking it: somebody else may be faster.")
-        .needs("subdomain", json!({ "type": "string" }), "The one that is wanted.", EXAMPLE)
+        .needs("subdomain", json!({ "type": "string", "example": EXAMPLE }), "The one that is wanted.")
         .answers::<SubdomainCheck>(200, "Whether it can be had, and why not.")
 }
