@@ -213,3 +213,28 @@ async fn a_foreign_id_in_a_body_or_a_query_is_one_that_is_not_there() {
     assert_eq!(without(&foreign.0, foreign.1), without(&nothing.0, nothing.1));
     world.hub.stop().await;
 }
+
+#[actix::test]
+async fn another_workspace_s_thing_is_not_there_below_one_s_own_either() {
+    let world = World::start().await;
+    let mut asked = 0;
+    for route in described().iter().filter(|route| route.operation.path.len() > 1) {
+        let last = route.operation.path.last().unwrap().place;
+        let ask = async |id: &str| {
+            let path = filled(route.path, &route.operation, |place| match place == last {
+                true => id.to_owned(),
+                false => world.own[&place].clone(),
+            });
+            let key = [("x-api-key", crate::support::ADMIN)];
+            world.ask(route.method, &path, &route.operation, &key).await
+        };
+        assert!(ask(&world.own[&last]).await.status.is_success(), "{}", route.path);
+        let (foreign, none) = (&world.foreign[&last], unknown(last));
+        let (there, nowhere) = (ask(foreign).await, ask(&none).await);
+        assert_eq!((there.status, there.code()), (StatusCode::NOT_FOUND, last.code()), "{}", route.path);
+        assert_eq!(without(&there, foreign), without(&nowhere, &none), "{}", route.path);
+        asked += 1;
+    }
+    assert!(asked > 0, "no path has two ids");
+    world.hub.stop().await;
+}

@@ -5,6 +5,7 @@ use std::{
     sync::LazyLock,
 };
 
+use domain::workspace::Scope;
 use schemas::problem::Problem;
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema as _, ToSchema as _};
@@ -112,9 +113,13 @@ fn words(operation: &Operation) -> String {
         Access::Known => "Any valid credentials.".to_owned(),
         Access::InBody => "The credentials stand in the body; wrong ones are limited per address.".to_owned(),
         Access::ReadOrAgent => {
-            "Needs the scope `read`; with the scope `agent`, or an agent's own token, for who runs agents."
+            "Needs a key with the scope `read`, or with the scope `agent` for agents that were registered with it, or the \
+             agent's own token."
                 .to_owned()
         }
+        Access::Scope(Scope::Agent) => "Needs the agent's own token, or a key: with the scope `agent` for agents that were registered with it, \
+             with `write` for all."
+            .to_owned(),
         Access::Scope(scope) => format!("Needs the scope `{}`.", scope.name()),
         Access::KeyOnly(scope) => {
             format!("Needs a key with the scope `{}`; an agent's own token is not enough.", scope.name())

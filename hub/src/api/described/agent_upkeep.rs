@@ -40,7 +40,7 @@ pub fn heartbeat() -> Operation {
 
 pub fn offering() -> Operation {
     on("listAgentsByCapability", "List agents that offer something", Access::ReadOrAgent)
-        .says("All of the workspace, whoever asks: agents look for each other.")
+        .says("Any agent of the workspace may ask for all of them: agents look for each other.")
         .at("capability", Place::Capability)
         .paged("^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
         .asks("online", json!({ "type": "boolean", "default": false }), "Only those that are connected.")
