@@ -24,6 +24,7 @@ pub fn register() -> Operation {
         .written()
         .answers::<AgentCredentials>(201, "A new agent.")
         .written()
+        .refuses(403, &["agent_not_yours"])
         .refuses(404, &["agent_not_found", "not_found"])
 }
 
