@@ -214,7 +214,7 @@ fn responses(operation: &Operation) -> Value {
         match responses.get_mut(&answer.status.to_string()) {
             // The same in another media type.
             Some(known) => {
-                known["content"][answer.media_type] = described["content"][answer.media_type].clone()
+                known["content"][answer.media_type] = described["content"][answer.media_type].clone();
             }
             None => {
                 responses.insert(answer.status.to_string(), described);
