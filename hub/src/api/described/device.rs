@@ -32,7 +32,6 @@ pub fn token() -> Operation {
             "device_code",
             json!({ "type": "string", "pattern": "^pcd_[0-9A-Za-z_-]{43}$" }),
             "The `deviceCode` of the login.",
-            "pcd_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
         )
         .answers::<DeviceToken>(200, "The key, which may write and run agents.")
         .refuses(400, &["authorization_pending", "slow_down", "expired_token", "access_denied"])
