@@ -1,11 +1,29 @@
-//! Ports: found by binding 0, and windows of ports that parallel hubs do not quarrel about.
+//! Ports: single ones and windows of them, that tests at the same time do not quarrel about.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
-/// A port of the loopback that was free a moment ago, for programs that cannot be told to take any.
+/// Above Linux's ephemeral ports: nobody gets one of these by asking for any.
+const SINGLE_FIRST: u16 = 61_000;
+const SINGLES: u32 = 65_536 - 61_000;
+/// So many single ports lie between those of one process and the next.
+const SINGLES_APART: u32 = 16;
+
+/// A port of the loopback that is free, for programs that cannot be told to take any. No two calls of a process give
+/// the same, and processes begin apart from each other: a program may take its time to listen.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the loopback has free ports");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() % (SINGLES / SINGLES_APART) * SINGLES_APART;
+    for _ in 0..SINGLES {
+        let offset = (start + TAKEN.fetch_add(1, Relaxed)) % SINGLES;
+        let port = SINGLE_FIRST + u16::try_from(offset).expect("below `SINGLES`");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port from {SINGLE_FIRST} on is free");
 }
 
 /// The loopback with this port.

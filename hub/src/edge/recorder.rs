@@ -21,7 +21,10 @@ use domain::{
 };
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
 use uuid::{Builder, Uuid};
 
 use self::pack::{Gathered, PackedShare, RunningKey};
@@ -138,6 +141,16 @@ impl Recorder {
     /// # Errors
     /// The system gives no thread or no timer.
     pub fn start(options: RecorderOptions, deps: RecorderDeps) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let (recorder, writer) = Self::with_writer(options, deps);
+        let thread = std::thread::Builder::new()
+            .name("access-recorder".to_owned())
+            .spawn(move || runtime.block_on(writer.run()))?;
+        *recorder.shared.thread.lock() = Some(thread);
+        Ok(recorder)
+    }
+
+    fn with_writer(options: RecorderOptions, deps: RecorderDeps) -> (Self, Writer) {
         let (queue, items) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             slots: AtomicUsize::new(0),
@@ -150,23 +163,19 @@ impl Recorder {
             hurry: Notify::new(),
             thread: Mutex::new(None),
         });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let writer = Writer {
             items,
             shared: Arc::clone(&shared),
             flush_after: Duration::from_millis(options.access_flush_ms),
             last_flush: 0,
+            flush_began: Instant::now(),
             gathered: Gathered::new(options.refusals_per_min),
             packed: VecDeque::new(),
             unwritten: Vec::new(),
             waiting: Waiting::default(),
             deps,
         };
-        let thread = std::thread::Builder::new()
-            .name("access-recorder".to_owned())
-            .spawn(move || runtime.block_on(writer.run()))?;
-        *shared.thread.lock() = Some(thread);
-        Ok(Self { shared, queue })
+        (Self { shared, queue }, writer)
     }
 
     /// Room for one record; `None` when the queue is full or the log takes no writes: refuse the request with
@@ -266,8 +275,9 @@ struct Writer {
     shared: Arc<Shared>,
     deps: RecorderDeps,
     flush_after: Duration,
-    /// How many records the last flush had.
+    /// How many records the last flush had, and when it began.
     last_flush: usize,
+    flush_began: Instant,
     gathered: Gathered,
     /// Not sealed yet.
     packed: VecDeque<PackedShare>,
@@ -298,21 +308,29 @@ impl Writer {
     /// Waits for something to write, then for more of it.
     async fn gather(&mut self) {
         if self.is_all_written() && !self.waiting.closing {
-            // In silence it still looks, now and then, whether the log takes writes.
-            match tokio::time::timeout(RETRY, self.items.recv()).await {
-                Ok(Some(item)) => self.take(item),
-                Ok(None) => self.waiting.closing = true,
-                Err(_) => return,
-            }
+            let since = if let Ok(item) = self.items.try_recv() {
+                self.take(item);
+                // What came while the disk was slow has waited long enough.
+                self.flush_began
+            } else {
+                // In silence it still looks, now and then, whether the log takes writes.
+                match tokio::time::timeout(RETRY, self.items.recv()).await {
+                    Ok(Some(item)) => self.take(item),
+                    Ok(None) => self.waiting.closing = true,
+                    Err(_) => return,
+                }
+                Instant::now()
+            };
             let gathers = if self.last_flush >= BUSY { BUSY_GATHERS } else { 1 };
             tokio::select! {
-                () = tokio::time::sleep(self.flush_after * gathers) => {}
+                () = tokio::time::sleep_until(since + self.flush_after * gathers) => {}
                 () = self.shared.hurry.notified() => {}
             }
         } else if !self.is_all_written() {
             tokio::time::sleep(RETRY).await;
         }
         self.last_flush = self.shared.queued.swap(0, Ordering::Relaxed);
+        self.flush_began = Instant::now();
         while let Ok(item) = self.items.try_recv() {
             self.take(item);
         }

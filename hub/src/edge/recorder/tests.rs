@@ -1,4 +1,4 @@
-//! Packing: sizes, places and folds.
+//! Packing: sizes, places and folds; and when it is written.
 
 use domain::{
     access::{self, Denied, PACKED_BYTES_MAX, ShareAccessed},
@@ -8,6 +8,13 @@ use domain::{
 use proptest::prelude::*;
 
 use super::{pack::Gathered, *};
+use crate::{
+    clock::SetClock,
+    event_log::{
+        EventLog as _,
+        memory::{Fault, Memory},
+    },
+};
 
 const NOON: i64 = 1_772_452_800_000;
 
@@ -125,4 +132,40 @@ fn refusals_beyond_the_bound_are_counted_until_the_minute_is_over() {
     assert_eq!(repeats(packed(&mut gathered, NOON)), [None, None, None, None]);
     assert_eq!(repeats(packed(&mut gathered, NOON + 60_000)), [None, Some(3)]);
     assert!(!gathered.take(visit(5, NOON + 60_000, "/", b""), denied), "a new minute begins");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_the_disk_is_slow_is_not_gathered_a_second_time() {
+    let log = Arc::new(Memory::new());
+    let deps = RecorderDeps {
+        log: Arc::clone(&log) as _,
+        sealer: Arc::new(|_, _, _, text| Ok(text.as_bytes().into())),
+        clock: SetClock::at(Timestamp::from_millis(NOON)),
+        boot: Uuid::from_u128(9),
+    };
+    let options = RecorderOptions { access_flush_ms: 20, ..RecorderOptions::default() };
+    let (recorder, writer) = Recorder::with_writer(options, deps);
+    let writer = tokio::spawn(writer.run());
+    let began = Instant::now();
+    let record = |path| {
+        let slot = recorder.admit().expect("there is room");
+        recorder.record(slot, visit(5, NOON, path, b""), outcome(None), None);
+    };
+    let written_at = |events: usize| {
+        let (mut head, log) = (log.head(), Arc::clone(&log));
+        async move {
+            head.wait_for(|_| log.events().len() >= events).await.unwrap();
+            began.elapsed().as_millis()
+        }
+    };
+    log.inject(Fault::Delay(Duration::from_millis(300)));
+    record("/first");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    record("/second");
+    assert_eq!(written_at(1).await, 320);
+    assert_eq!(written_at(2).await, 320, "it had waited for longer than records are gathered");
+    tokio::time::sleep_until(began + Duration::from_millis(400)).await;
+    record("/third");
+    assert_eq!(written_at(3).await, 420, "after silence records are gathered");
+    writer.abort();
 }

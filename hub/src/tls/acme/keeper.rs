@@ -20,6 +20,10 @@ use crate::clock::SharedClock;
 /// After a failure: authorities count failures by the hour, and most end by somebody's doing.
 const RETRY_MIN: Duration = Duration::from_secs(5 * 60);
 const RETRY_MAX: Duration = Duration::from_secs(12 * 3_600);
+/// A certificate that still holds leaves time for so many more tries at least; never more often than that part of its
+/// life allows.
+const TRIES_LEFT: u64 = 4;
+const TRIES_OF_A_LIFE: u64 = 60;
 /// An authority may refuse a request for its nonce alone, which says nothing about the names (RFC 8555, section 6.5): it is
 /// asked again at once, so often.
 const NONCE_TRIES: u32 = 8;
@@ -78,11 +82,11 @@ impl Keeper {
                             continue;
                         }
                         Err(error) => {
-                            let wait = after(failures);
+                            let wait = self.again_in(failures);
                             failures += 1;
-                            let (domains, minutes) = (self.plan.domains.join(", "), wait.as_secs() / 60);
+                            let (domains, seconds) = (self.plan.domains.join(", "), wait.as_secs());
                             tracing::error!(
-                                "no certificate for {domains} from {}: {error:#}; the next try is in {minutes} min",
+                                "no certificate for {domains} from {}: {error:#}; the next try is in {seconds} s",
                                 self.plan.directory
                             );
                             wait
@@ -106,6 +110,17 @@ impl Keeper {
         let due = self.issued.shown()?.validity.two_thirds();
         let left = u64::try_from(due - self.now()).ok().filter(|left| *left > 0)?;
         Some(Duration::from_secs(left).min(LOOK_EVERY))
+    }
+
+    /// How long to wait after a failure that followed so many others: less where the certificate would run out first.
+    fn again_in(&self, failures: u32) -> Duration {
+        let wait = after(failures);
+        let Some(shown) = self.issued.shown() else { return wait };
+        let validity = shown.validity;
+        let seconds = |length: i64| u64::try_from(length).unwrap_or(0);
+        let left = seconds(validity.not_after - self.now());
+        let seldom = seconds(validity.not_after - validity.not_before) / TRIES_OF_A_LIFE;
+        wait.min(Duration::from_secs((left / TRIES_LEFT).max(seldom).max(1)))
     }
 
     async fn renew(&self) -> Result<()> {
@@ -151,6 +166,8 @@ mod tests {
     use super::*;
     use crate::clock::SetClock;
 
+    const OURS: &str = "https://ca.example/dir";
+
     fn plan(directory: &str) -> AcmePlan {
         AcmePlan {
             domains: vec!["hub.example".to_owned()],
@@ -166,31 +183,49 @@ mod tests {
         assert_eq!([0, 1, 2, 7, 8, 1_000].map(minutes), [5, 10, 20, 640, 720, 720]);
     }
 
-    #[test]
-    fn a_kept_certificate_is_taken_up_until_two_thirds_of_its_life_and_for_its_directory_only() {
+    type Date = (i32, u8, u8);
+
+    /// A keeper at a moment, with a certificate kept of these days and of `https://ca.example/dir`.
+    fn keeper_at(moment: &str, directory: &str, (from, to): (Date, Date)) -> Keeper {
         let folder = tempfile::tempdir().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["hub.example".to_owned()]).unwrap();
-        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2026, 4, 1);
+        params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
+        params.not_after = rcgen::date_time_ymd(to.0, to.1, to.2);
         let key = rcgen::KeyPair::generate().unwrap();
         let saved = SavedCertificate {
-            directory: "https://ca.example/dir".to_owned(),
+            directory: OURS.to_owned(),
             domains: vec!["hub.example".to_owned()],
             chain: params.self_signed(&key).unwrap().pem(),
             key: key.serialize_pem(),
         };
         Store::at(folder.path()).unwrap().save_certificate(&saved).unwrap();
-        let at = |directory: &str, date: &str| {
-            let (plan, clock) = (plan(directory), SetClock::at(date.parse::<Timestamp>().unwrap()));
-            let issued = Issued::new(&plan);
-            let keeper = Keeper::open(plan, Arc::clone(&issued), folder.path(), clock).unwrap();
-            (issued.shown().is_some(), keeper.due_in())
+        let (plan, clock) = (plan(directory), SetClock::at(moment.parse::<Timestamp>().unwrap()));
+        let issued = Issued::new(&plan);
+        Keeper::open(plan, issued, folder.path(), clock).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_of_a_few_days_is_asked_for_more_often_before_it_runs_out() {
+        let days = |moment| keeper_at(moment, OURS, ((2026, 1, 1), (2026, 1, 7)));
+        let hours = |keeper: Keeper, failures| keeper.again_in(failures).as_secs_f32() / 3_600.0;
+        assert_eq!(hours(days("2026-01-05T00:00:00Z"), 20), 12.0);
+        assert_eq!(hours(days("2026-01-06T00:00:00Z"), 20), 6.0, "a quarter of what is left");
+        assert_eq!(hours(days("2026-01-06T23:59:00Z"), 20), 2.4, "a sixtieth of its life");
+        assert_eq!(days("2026-01-06T23:59:00Z").again_in(0), RETRY_MIN, "never later than without");
+        let months = keeper_at("2026-03-31T23:00:00Z", OURS, ((2026, 1, 1), (2026, 4, 1)));
+        assert_eq!(hours(months, 20), 12.0);
+    }
+
+    #[test]
+    fn a_kept_certificate_is_taken_up_until_two_thirds_of_its_life_and_for_its_directory_only() {
+        let at = |directory: &str, moment: &str| {
+            let keeper = keeper_at(moment, directory, ((2026, 1, 1), (2026, 4, 1)));
+            (keeper.issued.shown().is_some(), keeper.due_in())
         };
-        let ours = "https://ca.example/dir";
-        assert_eq!(at(ours, "2026-02-01T00:00:00Z"), (true, Some(LOOK_EVERY)));
-        assert_eq!(at(ours, "2026-03-01T23:59:00Z"), (true, Some(Duration::from_secs(60))));
-        assert_eq!(at(ours, "2026-03-02T00:00:00Z"), (true, None), "due, and shown until another comes");
-        assert_eq!(at(ours, "2026-04-02T00:00:00Z"), (false, None), "over");
+        assert_eq!(at(OURS, "2026-02-01T00:00:00Z"), (true, Some(LOOK_EVERY)));
+        assert_eq!(at(OURS, "2026-03-01T23:59:00Z"), (true, Some(Duration::from_secs(60))));
+        assert_eq!(at(OURS, "2026-03-02T00:00:00Z"), (true, None), "due, and shown until another comes");
+        assert_eq!(at(OURS, "2026-04-02T00:00:00Z"), (false, None), "over");
         assert_eq!(at("https://other.example/dir", "2026-02-01T00:00:00Z"), (false, None));
     }
 }
