@@ -349,9 +349,9 @@ impl ConnState {
     }
 
     /// Ends the connection if it was too slow by now. Among many who are waited for, a pace is asked of everybody:
-    /// a byte now and then keeps no place. Whether the visitor is waited for.
+    /// neither a byte now and then nor silence keeps a place. Whether the visitor is waited for.
     pub(super) fn sweep(&self, limits: &TickLimits, is_crowded: bool) -> bool {
-        self.sweep_limits(limits);
+        self.sweep_limits(limits, is_crowded);
         let is_waited_for = self.is_write_blocked() || self.body_awaited.load(Relaxed) != 0;
         let since = self.slow_since.load(Relaxed);
         if !is_waited_for {
@@ -365,7 +365,7 @@ impl ConnState {
         is_waited_for
     }
 
-    fn sweep_limits(&self, limits: &TickLimits) {
+    fn sweep_limits(&self, limits: &TickLimits, is_crowded: bool) {
         let now = self.now();
         let over = |from: Tick, limit: Tick| now.wrapping_sub(from) >= limit;
         let over_since = |mark: &AtomicU32, limit: Tick| {
@@ -373,7 +373,9 @@ impl ConnState {
             from != 0 && over(from, limit)
         };
         let since = self.since.load(Relaxed);
-        if self.is(Phase::Idle) && over(since, limits.idle) {
+        // Whoever does not read an answer that the system has taken whole looks idle from here.
+        let idle = if is_crowded { limits.idle.min(limits.pace) } else { limits.idle };
+        if self.is(Phase::Idle) && over(since, idle) {
             return self.end(Cut::Idle);
         }
         if self.is(Phase::Head) && over(since, limits.head) || over_since(&self.head_open, limits.head) {

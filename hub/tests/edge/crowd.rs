@@ -50,6 +50,23 @@ fn of_a_crowd_nobody_keeps_his_place_with_a_byte_now_and_then_and_others_are_ser
 }
 
 #[test]
+fn in_a_crowd_nobody_keeps_a_place_by_silence_either() {
+    let rig = rig();
+    let request = rig.request("GET /x", "", "");
+    let kept = || {
+        let mut visitor = rig.visitor();
+        assert_eq!(visitor.ask(&request).status(), 200);
+        visitor
+    };
+    let mut alone = kept();
+    sleep(2 * Duration::from_millis(STALL_MS));
+    assert_eq!(alone.ask(&request).status(), 200, "without a crowd there is time");
+    let mut among = kept();
+    assert_eq!(dawdling(&rig, 160), 0);
+    assert!(among.is_over());
+}
+
+#[test]
 fn what_one_of_many_visitors_is_answered_may_be_as_large_as_ever() {
     let body = "0123456789abcdef".repeat(1 << 14);
     let cookie = "c".repeat(30_000);
