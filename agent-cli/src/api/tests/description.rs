@@ -209,10 +209,8 @@ fn sample(description: &Value, schema: &Value) -> Value {
     if let Some(words) = schema["enum"].as_array() {
         return words[0].clone();
     }
-    let kind = match &schema["type"] {
-        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"),
-        kind => kind.as_str(),
-    };
+    let kinds = || schema["type"].as_array()?.iter().filter_map(Value::as_str).find(|kind| *kind != "null");
+    let kind = schema["type"].as_str().or_else(kinds);
     match kind {
         Some("string") => schema.get("example").cloned().unwrap_or_else(|| "x".into()),
         Some("integer") => schema.get("minimum").cloned().unwrap_or_else(|| 0.into()),
