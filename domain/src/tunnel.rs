@@ -413,7 +413,10 @@ impl Details {
     fn change(&self, update: &TunnelUpdated, switch: Option<Switch>) -> Result<Vec<Event>, Rejection> {
         let created = &self.created;
         let target = update.target.as_ref().unwrap_or(&created.target);
-        check_publishable(target.port, update.is_public.unwrap_or(created.is_public))?;
+        // Whoever pauses or renames does not ask for that.
+        if update.target.is_some() || update.is_public.is_some() {
+            check_publishable(target.port, update.is_public.unwrap_or(created.is_public))?;
+        }
         if let Some(metadata) = &update.metadata {
             let bytes = json(metadata).len();
             if bytes > METADATA_BYTES_MAX {

@@ -288,6 +288,17 @@ fn what_is_changed_together_is_recorded_together_or_not_at_all() {
 }
 
 #[test]
+fn what_was_published_before_its_port_was_protected_can_still_be_paused_and_renamed() {
+    let published = given::<Tunnel>([Event::Created(TunnelCreated { is_public: true, ..prod_db() })]);
+    let rename = TunnelUpdated { name: Some(name("old-db")), ..TunnelUpdated::default() };
+    published
+        .when(Command::Pause)
+        .then([paused()])
+        .when(Command::Update(rename.clone()))
+        .then([Event::Updated(rename)]);
+}
+
+#[test]
 fn a_tunnel_expires_when_its_time_is_over_and_not_before() {
     active().when(expire(3_599)).then_rejected(&Rejection::NotDue);
     let after = active()

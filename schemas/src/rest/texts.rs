@@ -112,7 +112,7 @@ pub struct HostAndPort(String);
 pub struct PathRule(String);
 
 /// The first label of a host name, 3 to 63 characters: lower-case letters, digits and hyphens inside, but none as third and fourth
-/// character, and none that an operator needs (`domain::policy::slug`). Taken ones are refused.
+/// character. Names that a hub's operator needs (`www`, `api`, `mail`) cannot be had, and taken ones are refused.
 #[derive(ToSchema)]
 #[schema(
     example = "acme-demo",
