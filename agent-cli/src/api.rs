@@ -1,10 +1,11 @@
-//! The hub's REST API as typed calls: timeouts, one retry, paging, and errors in people's words.
+//! The hub's REST API for `connect`: the typed calls of `calls.rs` over the operations of `operations.rs`, and here how a
+//! call is made: timeouts, one retry, paging, and errors in people's words.
 //!
 //! Invariants: the key goes to the hub's own URL only (no redirects are followed, page links give their query and
 //! nothing else); no answer is held that is longer than [`ANSWER_BYTES_MAX`]; a POST carries an idempotency key, so
-//! that its retry does nothing twice.
+//! that its retry does nothing twice, and one that the hub cannot repeat is not tried again.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, marker::PhantomData, time::Duration};
 
 use futures_util::StreamExt as _;
 use reqwest::{
@@ -17,9 +18,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use uuid::Uuid;
 
+use self::operations::Operation;
 use crate::{failure::Failure, settings::Secret};
 
+mod calls;
+mod operations;
 mod problems;
+
+pub use calls::AccessFilter;
 
 /// The longest answer that is read, in bytes: a page of 1,000 entries is far below.
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -73,41 +79,116 @@ struct Page<T> {
     next: Option<String>,
 }
 
-struct Call<'a> {
+/// A list's answer: a bare array, or the named member where the seeds show one.
+trait PageOf: DeserializeOwned {
+    type Item;
+    fn items(self) -> Vec<Self::Item>;
+}
+
+impl<T: DeserializeOwned> PageOf for Vec<T> {
+    type Item = T;
+    fn items(self) -> Vec<T> {
+        self
+    }
+}
+impl PageOf for rest::Shares {
+    type Item = rest::Share;
+    fn items(self) -> Vec<rest::Share> {
+        self.shares
+    }
+}
+impl PageOf for rest::AccessLog {
+    type Item = rest::AccessEntry;
+    fn items(self) -> Vec<rest::AccessEntry> {
+        self.logs
+    }
+}
+impl PageOf for rest::AuditLogs {
+    type Item = rest::AuditEntry;
+    fn items(self) -> Vec<rest::AuditEntry> {
+        self.logs
+    }
+}
+impl PageOf for rest::AgentCommands {
+    type Item = rest::AgentCommand;
+    fn items(self) -> Vec<rest::AgentCommand> {
+        self.commands
+    }
+}
+impl PageOf for rest::Messages {
+    type Item = rest::ReceivedMessage;
+    fn items(self) -> Vec<rest::ReceivedMessage> {
+        self.messages
+    }
+}
+
+/// An operation with what is sent, on its way to an answer of the type `Got`.
+struct Call<Got> {
+    id: &'static str,
     method: Method,
-    path: &'a [&'a str],
-    query: Vec<(&'a str, String)>,
+    segments: Vec<String>,
+    /// What it may ask.
+    known: &'static [&'static str],
+    query: Vec<(&'static str, String)>,
+    /// Instead of `query`, for the next page.
     raw_query: Option<String>,
     body: Option<Value>,
     /// Where a later process must be able to repeat it; else one of its own.
     idempotency_key: Option<String>,
     with_key: bool,
+    may_repeat: bool,
     timeout: Duration,
+    got: PhantomData<fn() -> Got>,
 }
 
-impl<'a> Call<'a> {
-    fn new(method: Method, path: &'a [&'a str]) -> Self {
-        Self {
-            method,
-            path,
+impl<Got> Operation<(), Got> {
+    /// A call without a body; `places` stand in for the braces of the path, in their order.
+    fn at(&self, places: &[&str]) -> Call<Got> {
+        let mut places = places.iter();
+        let segment = |part: &str| match part.starts_with('{') {
+            true => (*places.next().expect("as many places as braces")).to_owned(),
+            false => part.to_owned(),
+        };
+        let segments = self.path.split('/').skip(1).map(segment).collect();
+        debug_assert!(places.next().is_none(), "{}: as many places as braces", self.id);
+        Call {
+            id: self.id,
+            method: self.verb.method(),
+            segments,
+            known: self.query,
             query: Vec::new(),
             raw_query: None,
             body: None,
             idempotency_key: None,
-            with_key: true,
+            with_key: self.with_key,
+            may_repeat: self.may_repeat,
             timeout: ANSWER_TIMEOUT,
+            got: PhantomData,
         }
     }
-    fn get(path: &'a [&'a str]) -> Self {
-        Self::new(Method::GET, path)
-    }
-    fn post(path: &'a [&'a str], body: &impl Serialize) -> Self {
+}
+
+impl<Sent: Serialize, Got> Operation<Sent, Got> {
+    /// A call with its body.
+    fn with(&self, places: &[&str], body: &Sent) -> Call<Got> {
         let body = serde_json::to_value(body).expect("request bodies have string keys only");
-        Self { body: Some(body), ..Self::new(Method::POST, path) }
+        Call { body: Some(body), ..self.bare().at(places) }
     }
-    fn limit(mut self, limit: u16) -> Self {
-        self.query.push(("limit", limit.to_string()));
+}
+
+impl<Got> Call<Got> {
+    /// With the query parameters that have a value.
+    fn asking(mut self, query: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Self {
+        let given = query.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        self.query.extend(given);
+        debug_assert!(self.query.iter().all(|(name, _)| self.known.contains(name)), "{}", self.id);
         self
+    }
+    fn under(self, idempotency_key: &str) -> Self {
+        Self { idempotency_key: Some(idempotency_key.to_owned()), ..self }
+    }
+    fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 }
 
@@ -145,121 +226,9 @@ impl Api {
         self.key.is_some()
     }
 
-    // Calls ------------------------------------------------------------------------------------------------------
-
-    /// `GET /health`, which needs no key. A degraded hub answers too.
-    pub async fn health(&self) -> Result<rest::Health, ApiError> {
-        let call = Call { with_key: false, ..Call::get(&["health"]) };
-        let (status, _, bytes) = self.exchange(&call).await?;
-        if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE {
-            return self.decode(status, &bytes);
-        }
-        Err(self.refusal(status, &bytes))
-    }
-    /// Whose key this is.
-    pub async fn whoami(&self) -> Result<rest::WhoAmI, ApiError> {
-        self.one(Call::get(&["v1", "whoami"])).await
-    }
-    /// Makes or refreshes an agent's identity.
-    pub async fn register_agent(
-        &self,
-        body: &rest::RegisterAgent,
-    ) -> Result<rest::AgentCredentials, ApiError> {
-        self.one(Call::post(&["v1", "agents", "register"], body)).await
-    }
-    /// Exchanges an agent's token, which is the credential.
-    pub async fn rotate_token(
-        &self,
-        body: &rest::RotateToken,
-        idempotency_key: &str,
-    ) -> Result<rest::AgentCredentials, ApiError> {
-        let path = ["v1", "agents", "rotate-token"];
-        let idempotency_key = Some(idempotency_key.to_owned());
-        self.one(Call { with_key: false, idempotency_key, ..Call::post(&path, body) }).await
-    }
-    /// Begins a login of a machine without a key.
-    pub async fn device_code(&self, body: &rest::StartDeviceLogin) -> Result<rest::DeviceCode, ApiError> {
-        self.one(Call { with_key: false, ..Call::post(&["v1", "device", "code"], body) }).await
-    }
-    /// Asks for the key of such a login.
-    pub async fn device_token(&self, device_code: &str) -> Result<rest::DeviceToken, ApiError> {
-        let query = vec![("device_code", device_code.to_owned())];
-        self.one(Call { with_key: false, query, ..Call::get(&["v1", "device", "token"]) }).await
-    }
-    pub async fn agent(&self, id: &str) -> Result<rest::Agent, ApiError> {
-        self.one(Call::get(&["v1", "agents", id])).await
-    }
-    /// Exposes a target: makes the service of that name or updates it.
-    pub async fn register_service(&self, body: &rest::RegisterService) -> Result<rest::Tunnel, ApiError> {
-        self.one(Call::post(&["v1", "services", "register"], body)).await
-    }
-    /// All services of the workspace.
-    pub async fn services(&self) -> Result<Vec<rest::Tunnel>, ApiError> {
-        self.all(&["v1", "services"], "services").await
-    }
-    pub async fn service(&self, id: &str) -> Result<rest::Tunnel, ApiError> {
-        self.one(Call::get(&["v1", "services", id])).await
-    }
-    /// Has the exposing agent look at its target now.
-    pub async fn check_service(&self, id: &str, timeout: Duration) -> Result<rest::Diagnostics, ApiError> {
-        let path = ["v1", "services", id, "check"];
-        self.one(Call { timeout, ..Call::post(&path, &serde_json::json!({})) }).await
-    }
-    pub async fn create_share(
-        &self,
-        service: &str,
-        body: &rest::CreateShare,
-    ) -> Result<rest::ShareCreated, ApiError> {
-        let answer: rest::ServiceShareCreated =
-            self.one(Call::post(&["v1", "services", service, "shares"], body)).await?;
-        Ok(answer.share)
-    }
-    /// All links of the workspace.
-    pub async fn shares(&self) -> Result<Vec<rest::Share>, ApiError> {
-        self.all(&["v1", "shares"], "shares").await
-    }
-    pub async fn share(&self, id: &str) -> Result<rest::Share, ApiError> {
-        self.one(Call::get(&["v1", "shares", id])).await
-    }
-    pub async fn revoke_share(&self, id: &str) -> Result<rest::Success, ApiError> {
-        self.one(Call::new(Method::DELETE, &["v1", "shares", id])).await
-    }
-    /// The latest accesses to a link, newest first, at most `limit` (1 to 1,000).
-    pub async fn accesses(&self, share: &str, limit: u16) -> Result<Vec<rest::AccessEntry>, ApiError> {
-        let path = ["v1", "shares", share, "logs"];
-        let page: Page<rest::AccessEntry> = self.page(Call::get(&path).limit(limit), "logs").await?;
-        Ok(page.items)
-    }
-    /// The accesses to a link that are newer than one that was seen, newest first. `is_seen` ends the walk back; a
-    /// link that is busier than the walk is fast ends it at [`PAGES_MAX`].
-    pub async fn accesses_until(
-        &self,
-        share: &str,
-        is_seen: impl Fn(&rest::AccessEntry) -> bool,
-    ) -> Result<Vec<rest::AccessEntry>, ApiError> {
-        let path = ["v1", "shares", share, "logs"];
-        let mut new = Vec::new();
-        let mut raw_query = Some("limit=100".to_owned());
-        for _ in 0..PAGES_MAX {
-            let page: Page<rest::AccessEntry> =
-                self.page(Call { raw_query: raw_query.take(), ..Call::get(&path) }, "logs").await?;
-            for entry in page.items {
-                if is_seen(&entry) {
-                    return Ok(new);
-                }
-                new.push(entry);
-            }
-            match page.next {
-                Some(next) => raw_query = Some(next),
-                None => break,
-            }
-        }
-        Ok(new)
-    }
-
     // How a call is made -----------------------------------------------------------------------------------------
 
-    async fn one<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, ApiError> {
+    async fn one<Got: DeserializeOwned>(&self, call: Call<Got>) -> Result<Got, ApiError> {
         let (status, _, bytes) = self.exchange(&call).await?;
         if !status.is_success() {
             return Err(self.refusal(status, &bytes));
@@ -267,46 +236,66 @@ impl Api {
         self.decode(status, &bytes)
     }
 
-    // A list is a bare array, or the named member where the seeds show one.
-    async fn page<T: DeserializeOwned>(&self, call: Call<'_>, member: &str) -> Result<Page<T>, ApiError> {
-        let (status, headers, bytes) = self.exchange(&call).await?;
+    /// The same where 503 is an answer of the same type.
+    async fn one_even_if_unavailable<Got: DeserializeOwned>(&self, call: Call<Got>) -> Result<Got, ApiError> {
+        let (status, _, bytes) = self.exchange(&call).await?;
+        if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE {
+            return self.decode(status, &bytes);
+        }
+        Err(self.refusal(status, &bytes))
+    }
+
+    async fn page<Got: PageOf>(&self, call: Call<Got>) -> Result<Page<Got::Item>, ApiError> {
+        self.page_of(&call).await
+    }
+
+    async fn page_of<Got: PageOf>(&self, call: &Call<Got>) -> Result<Page<Got::Item>, ApiError> {
+        let (status, headers, bytes) = self.exchange(call).await?;
         if !status.is_success() {
             return Err(self.refusal(status, &bytes));
         }
-        let mut value: Value = self.decode(status, &bytes)?;
-        if let Some(inner) = value.get_mut(member) {
-            value = inner.take();
-        }
-        let items =
-            serde_json::from_value(value).map_err(|error| self.strange(status, &error.to_string()))?;
-        Ok(Page { items, next: next_query(&headers, &self.hub) })
+        let page: Got = self.decode(status, &bytes)?;
+        Ok(Page { items: page.items(), next: next_query(&headers, &self.hub) })
     }
 
-    async fn all<T: DeserializeOwned>(&self, path: &[&str], member: &str) -> Result<Vec<T>, ApiError> {
+    async fn all<Got: PageOf>(&self, call: Call<Got>) -> Result<Vec<Got::Item>, ApiError> {
+        self.all_until(call, |_| false).await
+    }
+
+    /// The items before the first that is an end.
+    async fn all_until<Got: PageOf>(
+        &self,
+        mut call: Call<Got>,
+        is_end: impl Fn(&Got::Item) -> bool,
+    ) -> Result<Vec<Got::Item>, ApiError> {
         let mut all = Vec::new();
-        let mut raw_query = None;
         for _ in 0..PAGES_MAX {
-            let call = Call { raw_query: raw_query.clone(), ..Call::get(path) };
-            let page: Page<T> = self.page(call, member).await?;
-            all.extend(page.items);
+            let page = self.page_of(&call).await?;
+            for item in page.items {
+                if is_end(&item) {
+                    return Ok(all);
+                }
+                all.push(item);
+            }
             // The same cursor twice would go on for ever.
-            if page.next.is_none() || page.next == raw_query {
+            if page.next.is_none() || page.next == call.raw_query {
                 break;
             }
-            raw_query = page.next;
+            call.raw_query = page.next;
         }
         Ok(all)
     }
 
-    async fn exchange(&self, call: &Call<'_>) -> Result<(StatusCode, HeaderMap, Vec<u8>), ApiError> {
+    async fn exchange<Got>(&self, call: &Call<Got>) -> Result<(StatusCode, HeaderMap, Vec<u8>), ApiError> {
         let idempotency_key = call.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+        tracing::trace!(operation = call.id, "asks the hub");
         let attempt = || self.attempt(call, &idempotency_key);
-        retried_once(attempt).await
+        if call.may_repeat { retried_once(attempt).await } else { attempt().await }
     }
 
-    async fn attempt(
+    async fn attempt<Got>(
         &self,
-        call: &Call<'_>,
+        call: &Call<Got>,
         idempotency_key: &str,
     ) -> Result<(StatusCode, HeaderMap, Vec<u8>), ApiError> {
         let mut request = self
@@ -341,9 +330,9 @@ impl Api {
         Ok((status, headers, bytes))
     }
 
-    fn url(&self, call: &Call<'_>) -> Url {
+    fn url<Got>(&self, call: &Call<Got>) -> Url {
         let mut url = self.hub.clone();
-        url.path_segments_mut().expect("an http URL has a path").pop_if_empty().extend(call.path);
+        url.path_segments_mut().expect("an http URL has a path").pop_if_empty().extend(&call.segments);
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&call.query);
         }

@@ -51,9 +51,18 @@ pub struct InvalidTimestamp;
 impl std::str::FromStr for Timestamp {
     type Err = InvalidTimestamp;
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
-        let moment: jiff::Timestamp = text.parse().map_err(|_| InvalidTimestamp)?;
-        Ok(Self::from_millis(moment.as_millisecond()))
+        match text.parse::<jiff::Timestamp>() {
+            Ok(moment) => Ok(Self::from_millis(moment.as_millisecond())),
+            Err(_) if lies_beyond(text) => Ok(Self::from_millis(i64::MAX)),
+            Err(_) => Err(InvalidTimestamp),
+        }
     }
+}
+
+// RFC 3339 goes on to the end of 9999, which lies beyond jiff's last moment by some hours.
+fn lies_beyond(text: &str) -> bool {
+    let pieces = jiff::fmt::temporal::Pieces::parse(text);
+    pieces.is_ok_and(|it| it.date().year() == 9999 && it.time().is_some() && it.offset().is_some())
 }
 
 impl Serialize for Timestamp {
@@ -64,5 +73,33 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         std::borrow::Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_read_as_rfc_3339_has_it_up_to_the_end_of_its_years() {
+        for (text, shown) in [
+            ("2026-03-02T10:00:00Z", "2026-03-02T10:00:00.000Z"),
+            ("2026-03-02t12:00:00.0009+02:00", "2026-03-02T10:00:00.000Z"),
+            ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00.000Z"),
+            ("9999-12-31T23:59:59.999Z", "9999-12-30T22:00:00.000Z"),
+            ("9999-12-31T23:59:59-23:59", "9999-12-30T22:00:00.000Z"),
+        ] {
+            assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), shown, "{text}");
+        }
+        for text in [
+            "",
+            "2026-03-02",
+            "9999-12-31",
+            "9999-12-31T23:59:59",
+            "10000-01-01T00:00:00Z",
+            "2026-02-30T00:00:00Z",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(InvalidTimestamp), "{text}");
+        }
     }
 }

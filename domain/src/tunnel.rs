@@ -184,6 +184,13 @@ impl Event {
     }
 }
 
+/// Whether new connections shall be welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    Pause,
+    Resume,
+}
+
 /// What can be asked of a tunnel. Names and ports were claimed before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -192,6 +199,11 @@ pub enum Command {
         now: Timestamp,
     },
     Update(TunnelUpdated),
+    /// What an owner changes in one request: all of it in one write, or nothing.
+    Change {
+        update: TunnelUpdated,
+        switch: Option<Switch>,
+    },
     MarkConnected {
         session_id: SessionId,
     },
@@ -307,7 +319,8 @@ impl Aggregate for Tunnel {
         };
         match command {
             Command::Create { .. } => Err(Rejection::TunnelExists),
-            Command::Update(update) => details.update(update),
+            Command::Update(update) => details.change(update, None),
+            Command::Change { update, switch } => details.change(update, *switch),
             Command::MarkConnected { session_id } => {
                 Ok(if details.condition == Condition::Connected(*session_id) {
                     vec![]
@@ -322,10 +335,8 @@ impl Aggregate for Tunnel {
                 }
                 Condition::Connected(_) | Condition::Connecting | Condition::Failed(_) => vec![],
             }),
-            Command::Pause if details.paused => Ok(vec![]),
-            Command::Pause => Ok(vec![Event::Paused(TunnelPaused {})]),
-            Command::Resume if details.paused => Ok(vec![Event::Resumed(TunnelResumed {})]),
-            Command::Resume => Ok(vec![]),
+            Command::Pause => details.change(&TunnelUpdated::default(), Some(Switch::Pause)),
+            Command::Resume => details.change(&TunnelUpdated::default(), Some(Switch::Resume)),
             Command::Expire { now } => match details.created.expires_at {
                 Some(at) if at <= *now => Ok(vec![Event::Expired(TunnelExpired {})]),
                 Some(_) | None => Err(Rejection::NotDue),
@@ -399,10 +410,13 @@ fn create(tunnel: &TunnelCreated, now: Timestamp) -> Result<Vec<Event>, Rejectio
 }
 
 impl Details {
-    fn update(&self, update: &TunnelUpdated) -> Result<Vec<Event>, Rejection> {
+    fn change(&self, update: &TunnelUpdated, switch: Option<Switch>) -> Result<Vec<Event>, Rejection> {
         let created = &self.created;
         let target = update.target.as_ref().unwrap_or(&created.target);
-        check_publishable(target.port, update.is_public.unwrap_or(created.is_public))?;
+        // Whoever pauses or renames does not ask for that.
+        if update.target.is_some() || update.is_public.is_some() {
+            check_publishable(target.port, update.is_public.unwrap_or(created.is_public))?;
+        }
         if let Some(metadata) = &update.metadata {
             let bytes = json(metadata).len();
             if bytes > METADATA_BYTES_MAX {
@@ -418,7 +432,13 @@ impl Details {
             protocol: update.protocol.filter(|protocol| *protocol != created.protocol),
             is_public: update.is_public.filter(|public| *public != created.is_public),
         };
-        Ok(if changed == TunnelUpdated::default() { vec![] } else { vec![Event::Updated(changed)] })
+        let switched = match (switch, self.paused) {
+            (Some(Switch::Pause), false) => Some(Event::Paused(TunnelPaused {})),
+            (Some(Switch::Resume), true) => Some(Event::Resumed(TunnelResumed {})),
+            (Some(Switch::Pause), true) | (Some(Switch::Resume), false) | (None, _) => None,
+        };
+        let changed = (changed != TunnelUpdated::default()).then_some(Event::Updated(changed));
+        Ok(changed.into_iter().chain(switched).collect())
     }
 
     fn disconnect(&self, outage: &Outage) -> Vec<Event> {

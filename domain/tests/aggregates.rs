@@ -204,11 +204,15 @@ fn finding(n: u8) -> tunnel::Finding {
         tunnel::Finding::Unhealthy { reason: "refused".to_owned() }
     }
 }
+fn switch(n: u8) -> Option<tunnel::Switch> {
+    [None, Some(tunnel::Switch::Pause), Some(tunnel::Switch::Resume)][usize::from(n % 3)]
+}
 fn tunnel_command(draw: Draw) -> tunnel::Command {
     let [kind, a, _, _] = draw;
     match kind % 14 {
         0..3 => tunnel::Command::Create { tunnel: tunnel_created(draw), now: at(a) },
-        3 | 4 => tunnel::Command::Update(tunnel_updated(draw)),
+        3 => tunnel::Command::Update(tunnel_updated(draw)),
+        4 => tunnel::Command::Change { update: tunnel_updated(draw), switch: switch(a) },
         5 => tunnel::Command::MarkConnected { session_id: id(a) },
         6 => tunnel::Command::MarkDisconnected { outage: outage(a) },
         7 => tunnel::Command::SessionEnded { session_id: id(a) },

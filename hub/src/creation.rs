@@ -14,7 +14,7 @@ use domain::{
     share::{self, ShareCreated},
     target::{Protocol, Target, default_name, numbered},
     time::Timestamp,
-    tunnel::{self, TunnelCreated, TunnelUpdated},
+    tunnel::{self, Switch, TunnelCreated, TunnelUpdated},
 };
 use parking_lot::Mutex;
 use projections::routes::Routes;
@@ -236,19 +236,20 @@ impl Creator {
     /// # Errors
     /// [`CreateError::NameTaken`] and what the tunnel itself refuses.
     pub async fn update(&self, who: &Who, id: TunnelId, update: TunnelUpdated) -> Result<Done, CreateError> {
-        self.update_at(who, id, None, update).await
+        self.change_at(who, id, None, update, None).await
     }
 
-    /// The same, only if the tunnel is at this revision.
+    /// The same together with pausing or resuming it, in one write, and only if the tunnel is at this revision.
     ///
     /// # Errors
     /// As [`Creator::update`], and [`ExecuteError::Changed`].
-    pub async fn update_at(
+    pub async fn change_at(
         &self,
         who: &Who,
         id: TunnelId,
         expected: Option<u64>,
         update: TunnelUpdated,
+        switch: Option<Switch>,
     ) -> Result<Done, CreateError> {
         let _kept = match &update.name {
             Some(_) => Some(self.keep_name(id).await),
@@ -266,7 +267,7 @@ impl Creator {
         if let Some(name) = &renamed {
             claim.name_again(name).await?;
         }
-        let command = tunnel::Command::Update(update);
+        let command = tunnel::Command::Change { update, switch };
         let answer = self.executor.tunnel_at(id, who.clone(), expected, command).await;
         if let (Err(error), Some(name)) = (&answer, &renamed)
             && !matches!(error, ExecuteError::InDoubt(_))

@@ -2,7 +2,7 @@
 //!
 //! Everything is in memory, for a quarter of an hour: a hub that restarts forgets who was waiting, and they begin anew.
 //! The machine's own code has 256 bits and is kept as a hash. The person's code is short, so guessing it is made
-//! hopeless: only a key may try, and after [`WRONG_CODES_MAX`] wrong ones its whole workspace has to wait.
+//! hopeless: only a key may try, and after [`DeviceLimits::wrong_codes`] wrong ones its whole workspace has to wait.
 
 use std::{
     collections::HashMap,
@@ -25,16 +25,28 @@ pub const EXPIRES_IN_S: u64 = 900;
 pub const INTERVAL_S: u64 = 5;
 /// How many machines may wait at once: some hundred kilobytes; with more the chance of a lucky guess would grow.
 pub const WAITING_MAX: usize = 1_000;
-/// How many of them may come from one address (of IPv6: one network of 64 bits), so that one does not take all places.
-pub const WAITING_PER_ADDRESS_MAX: usize = 20;
-/// How many wrong codes a workspace may try in [`LOCK_MS`] before its keys approve nothing for the rest of it.
-pub const WRONG_CODES_MAX: u32 = 10;
 /// For how long wrong codes count, and at most how long a lock-out lasts (milliseconds).
 pub const LOCK_MS: i64 = 15 * 60_000;
 /// Consonants that look and sound unlike each other; no words come out. 20^8 codes are 34 bits: with 1,000 machines waiting
 /// and 10 tries a quarter of an hour, a hit takes a guesser about 70 years.
 const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 const USER_CODE_CHARS: usize = 8;
+
+/// What an operator may set; 0 switches a limit off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// How many wrong codes a workspace may try in [`LOCK_MS`] before its keys approve nothing for the rest of it.
+    pub wrong_codes: u32,
+    /// How many machines may wait at one address (of IPv6: in one network of 64 bits), so that one does not take all
+    /// places.
+    pub waiting_per_address: u32,
+}
+
+impl Default for DeviceLimits {
+    fn default() -> Self {
+        Self { wrong_codes: 10, waiting_per_address: 20 }
+    }
+}
 
 /// What a machine says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -146,22 +158,30 @@ struct Inner {
 
 /// All machines that wait for a key.
 #[derive(Debug, Default)]
-pub struct DeviceLogins(Mutex<Inner>);
+pub struct DeviceLogins {
+    limits: DeviceLimits,
+    inner: Mutex<Inner>,
+}
 
 impl DeviceLogins {
+    pub fn new(limits: DeviceLimits) -> Self {
+        Self { limits, inner: Mutex::default() }
+    }
+
     /// Begins a login of a machine at an address.
     ///
     /// # Errors
     /// [`Full`].
     pub fn begin(&self, device: Device, from: Option<IpAddr>, now: Timestamp) -> Result<Begun, Full> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.forget_ended(now);
         if inner.by_device.len() >= WAITING_MAX {
             return Err(Full::All);
         }
         let from = from.map(network);
         let of_address = inner.by_device.values().filter(|login| from.is_some() && login.from == from);
-        if of_address.count() >= WAITING_PER_ADDRESS_MAX {
+        let room = usize::try_from(self.limits.waiting_per_address).unwrap_or(usize::MAX);
+        if room > 0 && of_address.count() >= room {
             return Err(Full::Address);
         }
         let user_code = loop {
@@ -189,7 +209,7 @@ impl DeviceLogins {
 
     /// A machine asks.
     pub fn ask(&self, device_code: &str, now: Timestamp) -> Told {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let digest = sha256(device_code.as_bytes());
         let Some(login) = inner.by_device.get_mut(&digest) else { return Told::Expired };
         if login.ends_at <= now {
@@ -221,13 +241,15 @@ impl DeviceLogins {
     /// What the machine says of itself, for the name of its key.
     pub fn device(&self, device_code: &str) -> Option<Device> {
         let digest = sha256(device_code.as_bytes());
-        self.0.lock().by_device.get(&digest).map(|login| login.device.clone())
+        self.inner.lock().by_device.get(&digest).map(|login| login.device.clone())
     }
 
     /// The key could not be made: the machine may ask again.
     pub fn put_back(&self, device_code: &str, by: Approver) {
         let digest = sha256(device_code.as_bytes());
-        if let Some(login) = self.0.lock().by_device.get_mut(&digest).filter(|it| it.state == State::Taken) {
+        if let Some(login) =
+            self.inner.lock().by_device.get_mut(&digest).filter(|it| it.state == State::Taken)
+        {
             login.state = State::Approved(by);
         }
     }
@@ -237,16 +259,16 @@ impl DeviceLogins {
     /// # Errors
     /// [`Undecided`]; an unknown code counts against the workspace.
     pub fn decide(&self, text: &str, decision: Decision, now: Timestamp) -> Result<Device, Undecided> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let workspace = decision.workspace();
-        if let Some(wait_ms) = inner.locked_for(workspace, now) {
+        if let Some(wait_ms) = inner.locked_for(workspace, self.limits.wrong_codes, now) {
             return Err(Undecided::LockedOut(u64::try_from(wait_ms / 1_000 + 1).unwrap_or(1)));
         }
         let digest = normal(text).and_then(|code| inner.by_user_code.get(&code).copied());
         let login = digest.and_then(|digest| inner.by_device.get_mut(&digest)).filter(|it| it.ends_at > now);
         let Some(login) = login else {
             let wrong = inner.wrong.entry(workspace).or_insert(Wrong { since: now, count: 0 });
-            wrong.count += 1;
+            wrong.count = wrong.count.saturating_add(1);
             return Err(Undecided::Unknown);
         };
         match login.state {
@@ -266,7 +288,7 @@ impl DeviceLogins {
 
     #[cfg(test)]
     fn waiting(&self) -> usize {
-        self.0.lock().by_device.len()
+        self.inner.lock().by_device.len()
     }
 }
 
@@ -282,14 +304,14 @@ impl Inner {
         by_user_code.retain(|_, digest| by_device.contains_key(digest));
     }
     /// For how long a workspace has to wait (milliseconds); forgets what is long ago.
-    fn locked_for(&mut self, workspace: WorkspaceId, now: Timestamp) -> Option<i64> {
+    fn locked_for(&mut self, workspace: WorkspaceId, wrong_max: u32, now: Timestamp) -> Option<i64> {
         let wrong = self.wrong.get(&workspace).copied()?;
         let left = wrong.since.plus_ms(LOCK_MS).millis() - now.millis();
         if left <= 0 {
             self.wrong.remove(&workspace);
             return None;
         }
-        (wrong.count >= WRONG_CODES_MAX).then_some(left)
+        (wrong_max > 0 && wrong.count >= wrong_max).then_some(left)
     }
 }
 

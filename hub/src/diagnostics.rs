@@ -1,4 +1,5 @@
-//! What agents found when they looked at services last. In memory: observations, not facts; a restart forgets them.
+//! What agents found when they looked at services last. In memory: observations, not facts; a restart forgets them. What
+//! lasts is a change of a watched service's health, which is a fact ([`domain::tunnel`]), and how it is watched.
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use domain::{
     names::Name,
     policy::{
         codes,
-        lockout::{LockedOut, Lockout, Trier},
+        lockout::{Budget, LockedOut, Lockout, Trier},
     },
     time::Timestamp,
     tunnel::Condition,
@@ -127,8 +127,10 @@ impl Environments {
         gateway: Gateway,
         clock: SharedClock,
         codes: Codes,
+        wrong_codes: Budget,
     ) -> Self {
-        Self { executor, routes, gateway, clock, codes, guesses: Mutex::default() }
+        let guesses = Mutex::new(Lockout::new(wrong_codes));
+        Self { executor, routes, gateway, clock, codes, guesses }
     }
 
     /// The code of a share, for its owner.

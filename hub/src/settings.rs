@@ -15,6 +15,10 @@ use anyhow::{Context as _, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use self::guesses::wrong_codes;
+
+mod guesses;
+
 /// A self-hosted hub: reach each other's local services on localhost, hand out public, expiring, restricted links.
 #[derive(Debug, Parser)]
 #[command(name = "hub", version, about, args_override_self = true, max_term_width = 100)]
@@ -273,6 +277,21 @@ pub struct Settings {
     /// Requests per minute through one share; 0 switches the limit off
     #[arg(long, env = "HUB_LIMIT_SHARE_PER_MIN", default_value_t = 5_000, value_name = "N")]
     pub limit_share_per_min: u32,
+    /// Wrong environment codes that one key may try in 15 minutes; 0 switches the lock-out off
+    #[arg(long, env = "HUB_LIMIT_WRONG_CODES_PER_KEY", default_value_t = 10, value_name = "N", value_parser = wrong_codes())]
+    pub limit_wrong_codes_per_key: u32,
+    /// Wrong environment codes from one address in 15 minutes, before it is one for each key; 0 switches the lock-out off
+    #[arg(long, env = "HUB_LIMIT_WRONG_CODES_PER_ADDRESS", default_value_t = 30, value_name = "N", value_parser = wrong_codes())]
+    pub limit_wrong_codes_per_address: u32,
+    /// Wrong environment codes in one workspace in 15 minutes, before it is one for each key; 0 switches the lock-out off
+    #[arg(long, env = "HUB_LIMIT_WRONG_CODES_PER_WORKSPACE", default_value_t = 100, value_name = "N", value_parser = wrong_codes())]
+    pub limit_wrong_codes_per_workspace: u32,
+    /// Wrong codes of device logins that one workspace may try in 15 minutes; 0 switches the lock-out off
+    #[arg(long, env = "HUB_LIMIT_WRONG_DEVICE_CODES", default_value_t = 10, value_name = "N", value_parser = wrong_codes())]
+    pub limit_wrong_device_codes: u32,
+    /// Machines at one address that may wait for their device logins; 0 switches the limit off
+    #[arg(long, env = "HUB_LIMIT_DEVICES_PER_ADDRESS", default_value_t = 20, value_name = "N")]
+    pub limit_devices_per_address: u32,
     /// The branding banner in whole HTML documents
     #[arg(long, env = "HUB_BANNER", default_value = "on", value_name = "on|off")]
     pub banner: Switch,

@@ -277,6 +277,7 @@ impl Hub {
             gateway.clone(),
             core.clock.clone(),
             codes,
+            settings.wrong_codes(),
         ));
         let diagnostics = Arc::new(Kept::new(Arc::clone(&core.routes), core.clock.clone()));
         let health = Arc::new(HealthMonitor::new(
@@ -316,7 +317,7 @@ impl Hub {
             last_written: DashMap::new(),
             last_seen: DashMap::new(),
             desk: api::Desk::default(),
-            devices: api::DeviceLogins::default(),
+            devices: api::DeviceLogins::new(settings.device_limits()),
         });
 
         // Only this start-up sets it.

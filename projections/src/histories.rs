@@ -441,7 +441,9 @@ impl World {
                     protocol: (b % 2 == 1).then_some(Protocol::Tcp),
                     is_public: (b % 3 == 1).then_some(true),
                 };
-                self.tunnel(a % 12, &tunnel::Command::Update(update));
+                let switch = [None, Some(tunnel::Switch::Pause), Some(tunnel::Switch::Resume)];
+                let switch = switch[usize::from(b % 3)];
+                self.tunnel(a % 12, &tunnel::Command::Change { update, switch });
             }
             11 => {
                 let command = match b % 7 {

@@ -26,7 +26,10 @@ mod diagnostics;
 pub mod environments;
 pub mod services;
 
-pub use agent_commands::{AgentCommand, AgentCommands, CommandOutcome, CommandQueued, SendCommand};
+pub use agent_commands::{
+    AgentCommand, AgentCommands, CommandOutcome, CommandQueued, ExposeCommand, ExposeParams, NoParams,
+    PlainCommand, ReachCommand, ReachParams, SendCommand,
+};
 pub use agent_messages::{
     BroadcastMessage, BroadcastSent, MarkMessagesRead, MessageSent, Messages, MessagesRead, ReceivedMessage,
     SendMessage,

@@ -11,6 +11,8 @@ use tokio::{
 use super::*;
 use crate::failure::Exit;
 
+mod description;
+
 /// A request as the stand-in saw it.
 #[derive(Debug, Clone)]
 struct Seen {
@@ -106,8 +108,8 @@ fn tunnel(name: &str) -> String {
 #[tokio::test]
 async fn the_base_path_of_the_hub_is_kept_and_ids_cannot_leave_their_segment() {
     let hub = hub("/private/", vec![answer(200, "", WHO)]).await;
-    api(&hub).whoami().await.unwrap();
-    let _ = api(&hub).service("../../v1/keys?x=1").await;
+    api(&hub).who_am_i().await.unwrap();
+    let _ = api(&hub).get_service("../../v1/keys?x=1").await;
     let seen = hub.seen.lock().clone();
     assert_eq!(seen[0].line, "GET /private/v1/whoami HTTP/1.1");
     assert_eq!(seen[1].line, "GET /private/v1/services/..%2F..%2Fv1%2Fkeys%3Fx=1 HTTP/1.1");
@@ -123,8 +125,8 @@ async fn the_key_goes_along_but_not_where_none_is_needed() {
         ],
     )
     .await;
-    api(&hub).health().await.unwrap();
-    api(&hub).whoami().await.unwrap();
+    api(&hub).get_health().await.unwrap();
+    api(&hub).who_am_i().await.unwrap();
     let seen = hub.seen.lock().clone();
     assert_eq!(
         (seen[0].header("authorization"), seen[1].header("authorization")),
@@ -136,7 +138,7 @@ async fn the_key_goes_along_but_not_where_none_is_needed() {
 async fn without_a_key_nothing_is_asked() {
     let hub = hub("/", vec![answer(200, "", WHO)]).await;
     let failure = Failure::from(
-        Api::new(hub.url.clone(), None, wire::tls::trust::nobody()).unwrap().whoami().await.unwrap_err(),
+        Api::new(hub.url.clone(), None, wire::tls::trust::nobody()).unwrap().who_am_i().await.unwrap_err(),
     );
     assert_eq!((failure.code.as_ref(), failure.exit), ("no_api_key", Exit::Failure));
     assert!(failure.hint.unwrap().contains("connect up --api-key"));
@@ -152,24 +154,35 @@ async fn lists_follow_their_pages_and_use_only_the_query_of_the_link() {
     ];
     let hub = hub("/base/", pages).await;
     let names: Vec<String> =
-        api(&hub).services().await.unwrap().into_iter().map(|service| service.name).collect();
+        api(&hub).list_services().await.unwrap().into_iter().map(|service| service.name).collect();
     assert_eq!(names, ["one", "two"]);
     assert_eq!(hub.seen.lock()[1].line, "GET /base/v1/services?cursor=two&limit=1 HTTP/1.1");
 }
 
 #[tokio::test]
-async fn a_list_may_be_an_array_or_a_named_member() {
-    for body in ["[]", r#"{"shares":[]}"#] {
-        let hub = hub("/", vec![answer(200, "", body)]).await;
-        assert!(api(&hub).shares().await.unwrap().is_empty());
-    }
+async fn only_what_is_asked_for_goes_into_the_query() {
+    let hub = hub("/", vec![answer(200, "", r#"{"shares":[]}"#)]).await;
+    assert!(api(&hub).list_shares(None, None).await.unwrap().is_empty());
+    assert!(api(&hub).list_shares(Some("tun_1&active=true"), Some(false)).await.unwrap().is_empty());
+    let seen = hub.seen.lock().clone();
+    assert_eq!(seen[0].line, "GET /v1/shares HTTP/1.1");
+    assert_eq!(seen[1].line, "GET /v1/shares?tunnelId=tun_1%26active%3Dtrue&active=false HTTP/1.1");
+}
+
+#[tokio::test]
+async fn what_the_hub_cannot_repeat_is_not_sent_again() {
+    let hub = hub("/", vec![String::new()]).await;
+    let failure =
+        Failure::from(api(&hub).start_device_login(&rest::StartDeviceLogin::default()).await.unwrap_err());
+    assert_eq!(failure.code, "hub_unreachable");
+    assert_eq!(hub.seen.lock().len(), 1);
 }
 
 #[tokio::test]
 async fn a_list_that_turns_in_circles_ends() {
     let link = "link: <?cursor=same>; rel=next\r\n";
     let hub = hub("/", vec![answer(200, link, &format!("[{}]", tunnel("one")))]).await;
-    assert_eq!(api(&hub).services().await.unwrap().len(), 2);
+    assert_eq!(api(&hub).list_services().await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -188,7 +201,7 @@ async fn a_post_whose_connection_broke_is_sent_again_under_the_same_idempotency_
 #[tokio::test]
 async fn after_the_second_broken_connection_the_hub_counts_as_unreachable() {
     let hub = hub("/", vec![String::new()]).await;
-    let failure = Failure::from(api(&hub).whoami().await.unwrap_err());
+    let failure = Failure::from(api(&hub).who_am_i().await.unwrap_err());
     assert_eq!(failure.code, "hub_unreachable");
     assert_eq!(hub.seen.lock().len(), 2);
 }
@@ -196,7 +209,7 @@ async fn after_the_second_broken_connection_the_hub_counts_as_unreachable() {
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let hub = hub("/", vec![answer(302, "location: http://127.0.0.1:1/\r\n", "")]).await;
-    let failure = Failure::from(api(&hub).whoami().await.unwrap_err());
+    let failure = Failure::from(api(&hub).who_am_i().await.unwrap_err());
     assert_eq!(failure.code, "not_a_hub");
     assert_eq!(hub.seen.lock().len(), 1);
 }
@@ -211,7 +224,7 @@ async fn the_hubs_refusals_become_messages_exit_codes_and_hints() {
         (500, "", Exit::Failure, Some("req_7")),
     ] {
         let hub = hub("/", vec![problem(status, "some_code", more)]).await;
-        let failure = Failure::from(api(&hub).whoami().await.unwrap_err());
+        let failure = Failure::from(api(&hub).who_am_i().await.unwrap_err());
         assert_eq!((failure.exit, failure.code.as_ref()), (exit, "some_code"), "{status}");
         assert!(failure.message.starts_with("It is so."), "{status}");
         assert_eq!(failure.message.contains("name: must be 1-100"), status == 400);
@@ -224,7 +237,7 @@ async fn the_hubs_refusals_become_messages_exit_codes_and_hints() {
 async fn what_is_no_hub_is_said_without_repeating_its_answer() {
     for body in ["<html>canary</html>", "", r#"{"token":"canary"}"#] {
         let hub = hub("/", vec![answer(200, "", body)]).await;
-        let failure = Failure::from(api(&hub).whoami().await.unwrap_err());
+        let failure = Failure::from(api(&hub).who_am_i().await.unwrap_err());
         assert_eq!(failure.code, "not_a_hub");
         assert!(!format!("{failure:?}").contains("canary"), "{failure:?}");
     }
@@ -234,7 +247,7 @@ async fn what_is_no_hub_is_said_without_repeating_its_answer() {
 async fn an_endless_answer_is_cut() {
     let body = "x".repeat(ANSWER_BYTES_MAX + 1);
     let hub = hub("/", vec![answer(200, "", &body)]).await;
-    assert!(matches!(api(&hub).whoami().await.unwrap_err(), ApiError::Strange { .. }));
+    assert!(matches!(api(&hub).who_am_i().await.unwrap_err(), ApiError::Strange { .. }));
 }
 
 #[tokio::test]
@@ -250,7 +263,7 @@ async fn walking_back_through_accesses_ends_at_the_one_that_was_seen() {
         answer(200, link, &format!(r#"{{"logs":[{},{}]}}"#, entry("2"), entry("1"))),
     ];
     let hub = hub("/", pages).await;
-    let new = api(&hub).accesses_until("share_1", |entry| entry.id == "1").await.unwrap();
+    let new = api(&hub).list_accesses_until("share_1", |entry| entry.id == "1").await.unwrap();
     let ids: Vec<&str> = new.iter().map(|entry| entry.id.as_str()).collect();
     assert_eq!(ids, ["4", "3", "2"]);
     assert_eq!(hub.seen.lock()[0].line, "GET /v1/shares/share_1/logs?limit=100 HTTP/1.1");

@@ -44,7 +44,7 @@ async fn log_in(context: &Context<'_>, label: Option<&str>, name: Option<&str>) 
         label: label.map(str::to_owned).or_else(host_name),
         agent_name: name.map(str::to_owned),
     };
-    let code = match context.api.device_code(&begin).await {
+    let code = match context.api.start_device_login(&begin).await {
         // A hub that knows keys alone.
         Err(error) if error.status() == Some(404) => return Err(ApiError::NoKey.into()),
         begun => begun?,
@@ -54,7 +54,7 @@ async fn log_in(context: &Context<'_>, label: Option<&str>, name: Option<&str>) 
     let mut interval = Duration::from_secs(code.interval).clamp(INTERVAL_MIN, INTERVAL_MAX);
     while Instant::now() < ends {
         sleep(interval).await;
-        match context.api.device_token(&code.device_code).await {
+        match context.api.get_device_token(&code.device_code).await {
             Ok(token) => return Ok(Secret::new(token.api_key)),
             Err(ApiError::Refused(problem)) => match problem.code.as_str() {
                 "authorization_pending" => {}

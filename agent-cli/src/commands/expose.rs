@@ -28,7 +28,9 @@ pub(crate) async fn run(context: &Context<'_>, args: &ExposeArgs) -> Result<Exit
     stay::within(context, membership, async |membership| {
         let service = services::expose(context, membership, &who, &exposure).await?;
         let link = match args.link {
-            true => Some(context.api.create_share(&service.id, &share::request(&service.name, rules)).await?),
+            true => Some(
+                context.api.share_service(&service.id, &share::request(&service.name, rules)).await?.share,
+            ),
             false => None,
         };
         say(context, &service, &exposure.certificate, link.as_ref())?;

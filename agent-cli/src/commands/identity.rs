@@ -44,7 +44,7 @@ pub(crate) enum Keep {
 pub(crate) async fn ensure(context: &Context<'_>, wishes: Wishes<'_>) -> Result<Identity, Failure> {
     context.need_key()?;
     // Tells a wrong key from everything else before anything is made, and which workspace this is.
-    let who = context.api.whoami().await?;
+    let who = context.api.who_am_i().await?;
     let lock = lock(context).await;
     // Under the lock another process of this machine may have registered meanwhile: one machine, one agent.
     let hub = context.settings.hub.as_str();
@@ -85,7 +85,7 @@ pub(crate) async fn rotate(
     let body = RotateToken { agent_id: saved.id.clone(), current_token: saved.token.clone() };
     let digest = ring::digest::digest(&ring::digest::SHA256, saved.token.as_bytes());
     let repeatable: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    let credentials = api.rotate_token(&body, &format!("rotate-{repeatable}")).await?;
+    let credentials = api.rotate_agent_token(&body, &format!("rotate-{repeatable}")).await?;
     let fresh = SavedAgent { token: credentials.token, expires_at: credentials.expires_at, ..saved.clone() };
     keep(api, config, &fresh).await;
     Ok(fresh)

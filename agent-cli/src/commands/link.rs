@@ -36,7 +36,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &LinkArgs) -> Result<Exit, 
 // A service that is exposed already, by whomever: the link outlives this command.
 async fn made(context: &Context<'_>, service: &str, rules: share::Rules<'_>) -> Result<Exit, Failure> {
     let service = services::find(context, service).await?;
-    let link = context.api.create_share(&service.id, &share::request(&service.name, rules)).await?;
+    let link = context.api.share_service(&service.id, &share::request(&service.name, rules)).await?.share;
     let document = json!({ "service": services::json(&service), "share": share::json(&link) });
     context.output.data(&document, |face| share::text(&link, face, context.output.zone()))?;
     if service.status != "active" {
@@ -70,7 +70,7 @@ async fn exposed(
     let membership = stay::join(context, &who).await;
     stay::within(context, membership, async |membership| {
         let service = services::expose(context, membership, &who, &exposure).await?;
-        let link = context.api.create_share(&service.id, &share::request(&service.name, rules)).await?;
+        let link = context.api.share_service(&service.id, &share::request(&service.name, rules)).await?.share;
         expose::say(context, &service, &exposure.certificate, Some(&link))?;
         services::stay(context, membership, &service).await
     })
@@ -80,9 +80,9 @@ async fn exposed(
 /// `connect link list`: the links that work.
 pub(crate) async fn list(context: &Context<'_>) -> Result<Exit, Failure> {
     context.need_key()?;
-    let mut shares = context.api.shares().await?;
+    let mut shares = context.api.list_shares(None, None).await?;
     shares.retain(|share| share.is_active);
-    let services = context.api.services().await?;
+    let services = context.api.list_services().await?;
     let name_of = |share: &Share| {
         let service = services.iter().find(|service| service.id == share.tunnel_id);
         service.map_or_else(|| share.tunnel_id.clone(), |service| service.name.clone())
@@ -135,7 +135,7 @@ pub(crate) async fn find(context: &Context<'_>, wanted: &str) -> Result<String, 
     if wanted.starts_with("share_") && !wanted.starts_with("share_tok_") {
         return Ok(wanted.to_owned());
     }
-    let shares = context.api.shares().await?;
+    let shares = context.api.list_shares(None, None).await?;
     chosen(&shares, wanted).map(|share| share.id.clone())
 }
 

@@ -10,6 +10,7 @@ use schemas::rest::AccessEntry;
 
 use super::{Context, link};
 use crate::{
+    api::AccessFilter,
     cli::LogsArgs,
     failure::{Exit, Failure},
     output::{Face, text},
@@ -22,7 +23,7 @@ const SEEN_MAX: usize = 10_000;
 
 pub(crate) async fn run(context: &Context<'_>, args: &LogsArgs) -> Result<Exit, Failure> {
     let share = link::find(context, &args.share).await?;
-    let mut latest = context.api.accesses(&share, args.limit).await?;
+    let mut latest = context.api.list_accesses(&share, &AccessFilter::default(), args.limit).await?;
     latest.reverse();
     if !args.follow {
         context.output.data(&latest, |face| lines(&latest, face, context.output.zone()))?;
@@ -36,7 +37,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &LogsArgs) -> Result<Exit, 
             context.output.data(entry, |face| line(entry, face, context.output.zone()))?;
         }
         tokio::time::sleep(FOLLOW_INTERVAL).await;
-        let new = context.api.accesses_until(&share, |entry| seen.knows(&entry.id)).await;
+        let new = context.api.list_accesses_until(&share, |entry| seen.knows(&entry.id)).await;
         latest = match new {
             Ok(new) => {
                 was_unreachable = false;

@@ -207,7 +207,7 @@ async fn free_name(
     exposure: &Exposure,
 ) -> Result<String, Failure> {
     let name = exposure.likely_name();
-    let services = context.api.services().await?;
+    let services = context.api.list_services().await?;
     let is_other =
         |service: &&Tunnel| service.agent_id != identity.agent.id || target_of(service) != exposure.target;
     let is_taken = |name: &str| services.iter().filter(is_other).any(|service| service.name == name);
@@ -221,12 +221,12 @@ async fn free_name(
 pub(crate) async fn find(context: &Context<'_>, wanted: &str) -> Result<Tunnel, Failure> {
     context.need_key()?;
     if wanted.starts_with("tun_") {
-        return match context.api.service(wanted).await {
+        return match context.api.get_service(wanted).await {
             Ok(service) => Ok(service),
             Err(error) => Err(error.into()),
         };
     }
-    let mut services = context.api.services().await?;
+    let mut services = context.api.list_services().await?;
     if let Some(index) = services.iter().position(|service| service.name == wanted) {
         return Ok(services.swap_remove(index));
     }

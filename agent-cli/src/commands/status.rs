@@ -29,19 +29,19 @@ struct Found {
 
 pub(crate) async fn run(context: &Context<'_>) -> Result<Exit, Failure> {
     // First: whether the hub is there at all is worth knowing without a key.
-    let health = context.api.health().await?;
+    let health = context.api.get_health().await?;
     context.need_key()?;
-    let who = context.api.whoami().await?;
+    let who = context.api.who_am_i().await?;
     let saved = context.settings.saved.agent.as_ref().filter(|agent| agent.workspace_id == who.workspace_id);
     let agent = match saved {
         None => None,
-        Some(saved) => match context.api.agent(&saved.id).await {
+        Some(saved) => match context.api.get_agent(&saved.id).await {
             Ok(agent) => Some(agent),
             Err(error) if error.status() == Some(404) => None,
             Err(error) => return Err(error.into()),
         },
     };
-    let services = context.api.services().await?;
+    let services = context.api.list_services().await?;
     let checks = context.settings.saved.target_tls.clone();
     let fingerprint = context.settings.saved.seal_key.as_deref().and_then(known::read_key);
     let fingerprint = fingerprint.map(|key| key.public().fingerprint());

@@ -11,7 +11,7 @@ use crate::{
 
 pub(crate) async fn run(context: &Context<'_>) -> Result<Exit, Failure> {
     context.need_key()?;
-    let who = context.api.whoami().await?;
+    let who = context.api.who_am_i().await?;
     let hub = context.settings.hub.as_str();
     let agent = context.settings.saved.agent.as_ref().filter(|agent| agent.workspace_id == who.workspace_id);
     let agent = agent.map(|agent| agent.id.as_str());

@@ -6,7 +6,8 @@
 //! time, whatever somebody else is doing beside him.
 //!
 //! So in [`LOCKED_MS`] a workspace sees at most [`Budget::workspace`] wrong tries and one more for each of its keys (at
-//! most [`crate::workspace::KEYS_MAX`]): of a billion codes, in a day, some 100,000.
+//! most [`crate::workspace::KEYS_MAX`]): of a billion codes, in a day, some 100,000. An operator may set each budget
+//! otherwise, and switch it off.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,12 +22,17 @@ pub const LOCKED_MS: i64 = 15 * 60_000;
 /// one that was quiet for longest is forgotten.
 pub const REMEMBERED_MAX: usize = 65_536;
 
-/// How many wrong tries are let pass within [`LOCKED_MS`].
+/// How many wrong tries are let pass within [`LOCKED_MS`]; 0 lets all pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     pub key: usize,
     pub address: usize,
     pub workspace: usize,
+}
+
+impl Budget {
+    /// Nobody is ever locked out.
+    pub const OFF: Self = Self { key: 0, address: 0, workspace: 0 };
 }
 
 impl Default for Budget {
@@ -81,7 +87,7 @@ pub struct LockedOut {
 /// The wrong tries of one suspect.
 #[derive(Debug, Default)]
 struct Tries {
-    /// Those of late, as many as the budget has.
+    /// Those of late, as many as the budget has, and at least the last one.
     recent: VecDeque<Timestamp>,
     locked_until: Option<Timestamp>,
 }
@@ -91,10 +97,11 @@ impl Tries {
         let from = now.plus_ms(-LOCKED_MS);
         self.recent.retain(|at| *at > from);
         self.recent.push_back(now);
-        if self.recent.len() >= budget.max(1) {
+        if budget > 0 && self.recent.len() >= budget {
             self.locked_until = Some(now.plus_ms(LOCKED_MS));
-            self.recent.drain(..self.recent.len() - budget.max(1));
         }
+        let too_many = self.recent.len().saturating_sub(budget.max(1));
+        self.recent.drain(..too_many);
     }
     fn locked_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.locked_until.filter(|until| *until > now)
@@ -137,6 +144,9 @@ impl Lockout {
 
     /// Counts a wrong try. Those that were not admitted do not count: they learnt nothing.
     pub fn note_wrong(&mut self, trier: Trier<'_>, now: Timestamp) {
+        if self.budget == Budget::OFF {
+            return;
+        }
         let Budget { key, address, workspace } = self.budget;
         for (suspect, budget) in trier.suspects().into_iter().zip([key, address, workspace]) {
             self.tries.entry(suspect).or_default().note(budget, now);

@@ -132,6 +132,11 @@ const RESERVED: &[&str] = &[
     "www",
 ];
 
+/// The names that nobody can choose; some could not be chosen anyway.
+pub const fn reserved() -> &'static [&'static str] {
+    RESERVED
+}
+
 /// Why a text cannot be chosen as a subdomain; the message fits after the field's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSlug {

@@ -267,6 +267,38 @@ fn pausing_and_resuming_happen_when_they_change_something() {
 }
 
 #[test]
+fn what_is_changed_together_is_recorded_together_or_not_at_all() {
+    let rename = TunnelUpdated { name: Some(name("production-database")), ..TunnelUpdated::default() };
+    let change = |update: &TunnelUpdated, switch| Command::Change { update: update.clone(), switch };
+    let after = active()
+        .when(change(&rename, Some(Switch::Pause)))
+        .then([Event::Updated(rename.clone()), paused()])
+        .when(change(&rename, Some(Switch::Pause)))
+        .then_nothing()
+        .when(change(&TunnelUpdated::default(), Some(Switch::Resume)))
+        .then([Event::Resumed(TunnelResumed {})]);
+    let details = after.state().open().unwrap();
+    assert_eq!((details.created.name.clone(), details.paused), (name("production-database"), false));
+    active().when(change(&rename, None)).then([Event::Updated(rename.clone())]);
+    // What may not be changed is not paused on the way.
+    let publish = TunnelUpdated { is_public: Some(true), ..rename.clone() };
+    let protected = Rejection::ProtectedPort { port: 5432, engine: "PostgreSQL" };
+    active().when(change(&publish, Some(Switch::Pause))).then_rejected(&protected);
+    closed().when(change(&rename, Some(Switch::Pause))).then_rejected(&Rejection::TunnelUnknown);
+}
+
+#[test]
+fn what_was_published_before_its_port_was_protected_can_still_be_paused_and_renamed() {
+    let published = given::<Tunnel>([Event::Created(TunnelCreated { is_public: true, ..prod_db() })]);
+    let rename = TunnelUpdated { name: Some(name("old-db")), ..TunnelUpdated::default() };
+    published
+        .when(Command::Pause)
+        .then([paused()])
+        .when(Command::Update(rename.clone()))
+        .then([Event::Updated(rename)]);
+}
+
+#[test]
 fn a_tunnel_expires_when_its_time_is_over_and_not_before() {
     active().when(expire(3_599)).then_rejected(&Rejection::NotDue);
     let after = active()

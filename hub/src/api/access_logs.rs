@@ -324,7 +324,12 @@ fn filter(parameters: &[(String, String)]) -> Result<AccessFilter, ApiError> {
         status: lists::parameter(parameters, "status").map(statuses).transpose()?,
         method: checked("method", is_method, "must be a method, such as GET")?,
         ip,
-        path: checked("path", |text| (1..=PATH_BYTES_MAX).contains(&text.len()), "must be 1-1024 bytes")?,
+        // Characters, since that is what a description can say; more bytes than that are in no record.
+        path: checked(
+            "path",
+            |text| (1..=PATH_BYTES_MAX).contains(&text.chars().count()),
+            "must be 1-1024 characters",
+        )?,
     })
 }
 

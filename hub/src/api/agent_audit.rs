@@ -19,11 +19,13 @@ pub async fn list(
     let page = lists::page(&lists::parameters(&request, &["limit", "cursor"])?)?;
     let last = match &page.cursor {
         None => entry.revision,
+        // One that is not there yet is where the newest are.
         Some(text) => text
-            .parse()
+            .parse::<u64>()
             .ok()
-            .filter(|revision| (1..=entry.revision).contains(revision))
-            .ok_or_else(|| ApiError::field("cursor", "must be one that an earlier page gave"))?,
+            .filter(|revision| *revision > 0)
+            .ok_or_else(|| ApiError::field("cursor", "must be one that an earlier page gave"))?
+            .min(entry.revision),
     };
     let limit = page.limit as u64;
     let first = last.saturating_sub(limit - 1).max(1);

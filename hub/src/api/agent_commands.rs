@@ -10,10 +10,16 @@ use domain::{
     workspace::Scope,
 };
 use projections::catalog::CommandRow;
-use schemas::rest::{self, Metadata, SendCommand};
+use schemas::rest::{self, ExposeParams, NoParams, ReachParams, SendCommand};
 use serde_json::Value;
 
-use super::{Ports, agents, body::Body, caller::Caller, error::ApiError, idempotency, lists, tunnels};
+use super::{
+    Ports, agents,
+    body::{self, Body},
+    caller::Caller,
+    error::ApiError,
+    idempotency, lists, tunnels,
+};
 
 /// `POST /v1/agents/:id/command`: at once where the agent is connected, else when it comes, if that is in time.
 pub async fn send(
@@ -75,45 +81,32 @@ pub async fn send(
 }
 
 fn order(ports: &Ports, caller: &Caller, asked: &SendCommand) -> Result<Order, ApiError> {
-    let params = asked.params.clone().unwrap_or_default();
-    let known: &[&str] = match asked.action.as_str() {
-        "restart" | "stop" | "status" => &[],
-        "expose" => &["target", "name", "protocol"],
-        "reach" => &["service", "port"],
-        _ => return Err(ApiError::field("action", "must be one of restart, stop, expose, reach, status")),
-    };
-    if let Some(unknown) = params.keys().find(|name| !known.contains(&name.as_str())) {
-        return Err(ApiError::field(&format!("params.{unknown}"), "is no parameter of this action"));
-    }
-    Ok(match asked.action.as_str() {
-        "restart" => Order::Restart,
-        "stop" => Order::Stop,
-        "expose" => expose(&params)?,
-        "reach" => reach(ports, caller, &params)?,
-        _ => Order::Status,
-    })
-}
-
-fn text<'a>(params: &'a Metadata, name: &str) -> Result<Option<&'a str>, ApiError> {
-    match params.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(ApiError::field(&format!("params.{name}"), "must be a text")),
+    let params = Value::from_iter(asked.params.clone().unwrap_or_default());
+    let plain = |order: Order| body::part(params.clone(), "params").map(|NoParams {}| order);
+    match asked.action.as_str() {
+        "restart" => plain(Order::Restart),
+        "stop" => plain(Order::Stop),
+        "status" => plain(Order::Status),
+        "expose" => expose(&body::part(params, "params")?),
+        "reach" => reach(ports, caller, &body::part(params, "params")?),
+        _ => Err(ApiError::field("action", "must be one of restart, stop, expose, reach, status")),
     }
 }
 
-fn expose(params: &Metadata) -> Result<Order, ApiError> {
-    let target = text(params, "target")?.ok_or_else(|| ApiError::field("params.target", "is required"))?;
-    let target = Target::parse(target).map_err(|error| ApiError::field("params.target", error))?;
-    let name = text(params, "name")?.map(Name::parse).transpose();
+fn expose(params: &ExposeParams) -> Result<Order, ApiError> {
+    let target = Target::parse(&params.target).map_err(|error| ApiError::field("params.target", error))?;
+    let name = params.name.as_deref().map(Name::parse).transpose();
     let name = name.map_err(|error| ApiError::field("params.name", error))?;
-    let protocol = tunnels::protocol(text(params, "protocol")?)?;
+    let protocol = params.protocol.as_deref().map_or(Ok(Protocol::Auto), str::parse);
+    let protocol = protocol.map_err(|error| ApiError::field("params.protocol", error))?;
     Ok(Order::Expose { target, name, protocol })
 }
 
 /// The service is looked up now: what it is called later is another matter.
-fn reach(ports: &Ports, caller: &Caller, params: &Metadata) -> Result<Order, ApiError> {
-    let asked = text(params, "service")?.ok_or_else(|| ApiError::field("params.service", "is required"))?;
+fn reach(ports: &Ports, caller: &Caller, params: &ReachParams) -> Result<Order, ApiError> {
+    let asked = params.service.as_str();
+    let port = params.port.map(u16::try_from).transpose();
+    let port = port.map_err(|_| ApiError::field("params.port", "must be a number from 0 to 65535"))?;
     let id = match asked.parse::<TunnelId>() {
         Ok(id) => Some(id),
         Err(_) => ports.routes.tunnel_named(caller.workspace, asked),
@@ -121,13 +114,6 @@ fn reach(ports: &Ports, caller: &Caller, params: &Metadata) -> Result<Order, Api
     let missing = || ApiError::not_found("tunnel", asked);
     let (tunnel_id, entry) = tunnels::find(ports, caller, &id.ok_or_else(missing)?.to_string())?;
     let details = entry.state.open().ok_or_else(missing)?;
-    let port = match params.get("port") {
-        None | Some(Value::Null) => details.created.target.port,
-        Some(port) => port
-            .as_u64()
-            .and_then(|port| u16::try_from(port).ok())
-            .ok_or_else(|| ApiError::field("params.port", "must be a number from 0 to 65535"))?,
-    };
     Ok(Order::Reach {
         tunnel_id,
         service: details.created.name.clone(),
@@ -135,7 +121,7 @@ fn reach(ports: &Ports, caller: &Caller, params: &Metadata) -> Result<Order, Api
             Protocol::Udp => Protocol::Udp,
             Protocol::Auto | Protocol::Tcp | Protocol::Http | Protocol::Https => Protocol::Tcp,
         },
-        port,
+        port: port.unwrap_or(details.created.target.port),
     })
 }
 

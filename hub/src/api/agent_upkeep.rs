@@ -84,17 +84,7 @@ pub async fn heartbeat(
     caller: Caller,
     body: Body<Heartbeat>,
 ) -> Result<HttpResponse, ApiError> {
-    let asked = match (&body.value.agent_id, &caller.by) {
-        (Some(asked), _) => asked.clone(),
-        (None, By::Agent(own)) => own.to_string(),
-        (None, By::Key { .. }) => {
-            return Err(ApiError::field(
-                "agentId",
-                "is needed with a key; an agent's token says it by itself",
-            ));
-        }
-    };
-    let (id, entry) = agents::speaks_for(&ports, &caller, &asked)?;
+    let (id, entry) = agents::speaks_for(&ports, &caller, &body.value.agent_id)?;
     let now = ports.clock.now();
     ports.last_seen.insert(id, now);
     let messages = ports.routes.messages_of(id);

@@ -25,6 +25,11 @@ use crate::{
 const PROVISION_SECONDS: i64 = 7_200;
 
 /// `POST /v1/agents/register`: 201 for a new agent, 200 for a known one with a new token.
+///
+/// An `agentId` that another workspace has is a 404, where one that nobody has is a new agent: so somebody who knows an
+/// id learns that it is in use, and nothing else. An agent's id is the name of its stream, and of all that refers to it,
+/// for the whole hub; it cannot be two agents. Ids that the hub or `connect` makes are random in 74 bits or more, so
+/// nobody comes to know one by trying; whoever thinks up ids of their own decides how well they are hidden.
 pub async fn register(
     ports: web::Data<Ports>,
     caller: Caller,

@@ -8,6 +8,7 @@ use actix_web::{
 };
 use futures_util::{FutureExt as _, TryFutureExt as _, future::LocalBoxFuture};
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::error::ApiError;
 
@@ -102,17 +103,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
                 format!("The body is not valid JSON (line {}, column {}).", inner.line(), inner.column()),
             );
         }
-        let words = inner.to_string();
-        // The position that serde_json appends says nothing to whoever sent a field.
-        let words = words.split(" at line ").next().unwrap_or(&words);
-        match named(words) {
-            Some((field, "unknown field")) => ApiError::field(field, "is no field of this request"),
-            Some((field, "duplicate field")) => ApiError::field(field, "is given twice"),
-            Some((field, _)) => ApiError::field(field, "is required"),
-            None => {
-                ApiError::field(if path == "." { "body" } else { &path }, format_args!("is wrong: {words}"))
-            }
-        }
+        wrong_field("", if path == "." { "body" } else { &path }, &inner)
     })?;
     deserializer.end().map_err(|_| {
         ApiError::new(
@@ -122,6 +113,31 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         )
     })?;
     Ok(value)
+}
+
+/// Reads a part of a body, in the field `under`, whose shape another field decides.
+///
+/// # Errors
+/// 400 naming the field, as [`read`].
+pub fn part<T: DeserializeOwned>(value: Value, under: &str) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        wrong_field(&format!("{under}."), &path, &error.into_inner())
+    })
+}
+
+/// A field that has another shape, in people's words.
+fn wrong_field(prefix: &str, path: &str, error: &serde_json::Error) -> ApiError {
+    let words = error.to_string();
+    // The position that serde_json appends says nothing to whoever sent a field.
+    let words = words.split(" at line ").next().unwrap_or(&words);
+    let field = |name: &str, words: &str| ApiError::field(&format!("{prefix}{name}"), words);
+    match named(words) {
+        Some((name, "unknown field")) => field(name, "is no field of this request"),
+        Some((name, "duplicate field")) => field(name, "is given twice"),
+        Some((name, _)) => field(name, "is required"),
+        None => field(path, &format!("is wrong: {words}")),
+    }
 }
 
 /// The field that serde names in its words, and what it says of it.

@@ -12,7 +12,7 @@ use domain::{
     names::Name,
     policy::expiry::Lifetime,
     target::{InvalidTarget, Protocol, Target, connection_string},
-    tunnel::{Command, Condition, DeleteReason, Outage, Tunnel, TunnelUpdated},
+    tunnel::{Command, Condition, DeleteReason, Outage, Switch, Tunnel, TunnelUpdated},
     workspace::Scope,
 };
 use projections::{catalog::TunnelFilter, routes::Entry};
@@ -193,24 +193,17 @@ pub async fn update(
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Write)?;
     let (id, entry) = find(&ports, &caller, &id)?;
-    let mut expected = lists::if_match(&request, entry.revision)?;
+    let expected = lists::if_match(&request, entry.revision)?;
     let body = body.value;
-    // Everything is checked before anything is changed.
     let switch = match body.status.as_deref() {
         None => None,
-        Some("paused") => Some(Command::Pause),
-        Some("active") => Some(Command::Resume),
+        Some("paused") => Some(Switch::Pause),
+        Some("active") => Some(Switch::Resume),
         Some(_) => return Err(ApiError::field("status", "must be active or paused")),
     };
     let name = body.name.as_deref().map(name).transpose()?;
-    let mut done = Done { position: 0, revision: entry.revision };
-    if name.is_some() || body.metadata.is_some() {
-        let change = TunnelUpdated { name, metadata: body.metadata, ..TunnelUpdated::default() };
-        done = ports.creator.update_at(&caller.who(), id, expected.take(), change).await?;
-    }
-    if let Some(switch) = switch {
-        done = ports.executor.tunnel_at(id, caller.who(), expected, switch).await?;
-    }
+    let change = TunnelUpdated { name, metadata: body.metadata, ..TunnelUpdated::default() };
+    let done = ports.creator.change_at(&caller.who(), id, expected, change, switch).await?;
     let entry = ports.routes.tunnel(id).ok_or_else(|| ApiError::not_found("tunnel", id))?;
     let shown = present::tunnel(&ports, id, &entry)?.ok_or_else(|| ApiError::not_found("tunnel", id))?;
     let mut response = HttpResponse::Ok();

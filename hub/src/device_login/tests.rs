@@ -81,7 +81,7 @@ fn a_code_ends_after_a_quarter_of_an_hour() {
 fn a_workspace_that_guesses_is_locked_out_for_a_while_and_no_other_is() {
     let logins = DeviceLogins::default();
     let login = begun(&logins);
-    for _ in 0..WRONG_CODES_MAX {
+    for _ in 0..DeviceLimits::default().wrong_codes {
         let wrong = logins.decide("BBBB-BBBB", Decision::Approve(by(1)), at(10));
         assert_eq!(wrong, Err(Undecided::Unknown));
     }
@@ -94,6 +94,15 @@ fn a_workspace_that_guesses_is_locked_out_for_a_while_and_no_other_is() {
     );
     let another = logins.begin(Device::default(), None, at(900)).unwrap();
     assert!(logins.decide(&another.user_code, Decision::Approve(by(1)), at(10 + 900)).is_ok(), "it passes");
+}
+
+#[test]
+fn an_operator_may_let_more_wrong_codes_pass_or_all() {
+    for (wrong_codes, let_pass) in [(3, 3), (0, 100)] {
+        let logins = DeviceLogins::new(DeviceLimits { wrong_codes, ..DeviceLimits::default() });
+        let tries = (0..100).map(|_| logins.decide("BBBB-BBBB", Decision::Approve(by(1)), at(10)));
+        assert_eq!(tries.filter(|it| *it == Err(Undecided::Unknown)).count(), let_pass);
+    }
 }
 
 #[test]
@@ -128,10 +137,15 @@ fn one_address_does_not_take_all_places() {
     let logins = DeviceLogins::default();
     let begin =
         |address: &str, seconds| logins.begin(Device::default(), Some(address.parse().unwrap()), at(seconds));
-    for host in 0..WAITING_PER_ADDRESS_MAX {
+    for host in 0..DeviceLimits::default().waiting_per_address {
         begin(&format!("2001:db8::{host:x}"), 0).unwrap();
     }
     assert_eq!(begin("2001:db8::ffff", 1), Err(Full::Address), "one network of 64 bits");
     assert!(begin("2001:db8:0:1::1", 1).is_ok() && begin("192.0.2.1", 1).is_ok());
     assert!(begin("2001:db8::ffff", 900).is_ok());
+    let logins = DeviceLogins::new(DeviceLimits { waiting_per_address: 0, ..DeviceLimits::default() });
+    for _ in 0..WAITING_MAX {
+        logins.begin(Device::default(), Some("192.0.2.1".parse().unwrap()), at(0)).unwrap();
+    }
+    assert_eq!(logins.begin(Device::default(), None, at(0)), Err(Full::All), "there is an end all the same");
 }

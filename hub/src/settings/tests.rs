@@ -1,6 +1,9 @@
 //! Where a setting comes from, and that the example is true.
 
+use domain::policy::lockout::Budget;
+
 use super::*;
+use crate::device_login::DeviceLimits;
 
 fn settings(args: &[&str]) -> Settings {
     let Command::Serve(serve) = Cli::parse_from([&["hub", "serve"], args].concat()).command else {
@@ -62,6 +65,23 @@ fn the_checked_in_example_is_what_the_hub_prints() {
         example(),
         "run with UPDATE_GOLDENS=1 and look at the diff"
     );
+}
+
+#[test]
+fn lock_outs_are_as_the_rules_have_them_unless_they_are_set_otherwise() {
+    let read = settings(&[]);
+    assert_eq!(read.wrong_codes(), Budget::default());
+    assert_eq!(read.device_limits(), DeviceLimits::default());
+    let off = settings(&[
+        "--limit-wrong-codes-per-key=0",
+        "--limit-wrong-codes-per-address=0",
+        "--limit-wrong-codes-per-workspace=0",
+        "--limit-wrong-device-codes=0",
+        "--limit-devices-per-address=0",
+    ]);
+    assert_eq!(off.wrong_codes(), Budget::OFF);
+    assert_eq!(off.device_limits(), DeviceLimits { wrong_codes: 0, waiting_per_address: 0 });
+    assert!(Cli::try_parse_from(["hub", "serve", "--limit-wrong-codes-per-key=10001"]).is_err());
 }
 
 #[test]

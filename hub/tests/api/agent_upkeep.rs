@@ -187,12 +187,12 @@ async fn a_heartbeat_makes_an_agent_seen_and_says_what_waits() {
     };
     hub.post(&format!("/v1/agents/{id}/command"), json!({ "action": "status" })).await;
     clock.advance_ms(MINUTE_MS);
-    let own = beat(&token, json!({})).await;
+    let own = beat(&token, json!({ "agentId": id })).await;
     assert_eq!(own.status, StatusCode::OK, "{own:?}");
     assert_eq!((&own.body["status"], &own.body["pendingCommands"]), (&json!("offline"), &json!(1)));
     assert_eq!((&own.body["rotateToken"], &own.body["unreadMessages"]), (&json!(false), &json!(0)));
     assert_eq!(hub.get(&format!("/v1/agents/{id}")).await.text("lastSeenAt"), own.text("serverTime"));
-    for secret in [agent_key.as_str(), ADMIN] {
+    for secret in [agent_key.as_str(), ADMIN, token.as_str()] {
         assert_eq!(beat(secret, json!({ "agentId": id })).await.status, StatusCode::OK);
         assert_eq!(beat(secret, json!({})).await.status, StatusCode::BAD_REQUEST);
     }
@@ -201,7 +201,8 @@ async fn a_heartbeat_makes_an_agent_seen_and_says_what_waits() {
         assert_eq!((refused.status, refused.code()), (StatusCode::FORBIDDEN, "agent_not_yours"));
     }
     clock.advance_ms(25 * 24 * 60 * MINUTE_MS);
-    assert_eq!(beat(&token, json!({})).await.body["rotateToken"], true, "five of thirty days are left");
+    let late = beat(&token, json!({ "agentId": id })).await;
+    assert_eq!(late.body["rotateToken"], true, "five of thirty days are left");
     hub.stop().await;
 }
 
@@ -305,7 +306,9 @@ async fn an_agents_history_is_paged_newest_first_and_shows_no_hash() {
     }
     assert_eq!(&paged, all.body["logs"].as_array().unwrap());
     assert_eq!(hub.get(&format!("{path}?cursor=x")).await.status, StatusCode::BAD_REQUEST);
-    assert_eq!(hub.get(&format!("{path}?cursor=99")).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(hub.get(&format!("{path}?cursor=0")).await.status, StatusCode::BAD_REQUEST);
+    let beyond = hub.get(&format!("{path}?cursor=9999999999999999999")).await;
+    assert_eq!(beyond.body, hub.get(&path).await.body, "beyond the newest are the newest");
     handle.stop().await;
     hub.stop().await;
 }

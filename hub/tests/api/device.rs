@@ -1,6 +1,6 @@
 //! Device login over HTTP, and the page for people.
 
-use hub::device_login::{INTERVAL_S, WRONG_CODES_MAX};
+use hub::device_login::{DeviceLimits, INTERVAL_S};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -107,7 +107,7 @@ async fn who_guesses_codes_is_locked_out_with_all_keys_of_the_workspace() {
     let (hub, clock) = hub_at().await;
     let begun = begin(&hub).await;
     let second = hub.post("/v1/api-keys", json!({ "name": "b", "scopes": ["admin"] })).await.text("key");
-    for _ in 0..WRONG_CODES_MAX {
+    for _ in 0..DeviceLimits::default().wrong_codes {
         assert_eq!(decide(&hub, ADMIN, "approve", "BBBB-BBBB").await.code(), "device_code_not_found");
     }
     let locked = decide(&hub, &second, "approve", &begun.text("userCode")).await;

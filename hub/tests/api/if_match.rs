@@ -42,17 +42,42 @@ async fn of_two_changes_with_the_same_etag_exactly_one_wins() {
 }
 
 #[actix::test]
-async fn a_lost_change_leaves_its_name_to_others() {
+async fn a_lost_change_changes_nothing_and_leaves_its_name_to_others() {
     let hub = Running::start().await;
     let id = hub.tunnel("web").await.text("id");
     let path = format!("/v1/tunnels/{id}");
     let old = hub.get(&path).await.etag.unwrap();
     assert_eq!(hub.patch(&path, json!({ "metadata": { "a": 1 } })).await.status, StatusCode::OK);
     let headers = [("x-api-key", ADMIN), ("if-match", old.as_str())];
-    let lost = hub.send(Method::PATCH, &path, &headers, Some(json!({ "name": "wanted" }))).await;
+    let change = json!({ "name": "wanted", "status": "paused", "metadata": {} });
+    let lost = hub.send(Method::PATCH, &path, &headers, Some(change)).await;
     assert_eq!(lost.status, StatusCode::PRECONDITION_FAILED);
+    let kept = hub.get(&path).await;
+    assert_eq!((kept.text("name"), kept.text("status")), ("web".to_owned(), "connecting".to_owned()));
+    assert_eq!(kept.body["metadata"], json!({ "a": 1 }));
     let other = hub.tunnel("wanted").await;
     assert_eq!(other.text("name"), "wanted");
+    hub.stop().await;
+}
+
+#[actix::test]
+async fn a_change_that_one_part_of_is_refused_changes_nothing() {
+    let hub = Running::start().await;
+    let path = format!("/v1/tunnels/{}", hub.tunnel("web").await.text("id"));
+    let before = hub.get(&path).await;
+    hub.tunnel("taken").await;
+    let large = "x".repeat(20_000);
+    for (change, code) in [
+        (json!({ "name": "taken", "status": "paused" }), "tunnel_name_taken"),
+        (json!({ "name": "new", "metadata": { "a": large }, "status": "paused" }), "validation_failed"),
+        (json!({ "name": "new", "status": "asleep" }), "validation_failed"),
+    ] {
+        let refused = hub.patch(&path, change).await;
+        assert_eq!(refused.code(), code, "{refused:?}");
+        let kept = hub.get(&path).await;
+        assert_eq!((&kept.body, &kept.etag), (&before.body, &before.etag), "after {code}");
+    }
+    assert_eq!(hub.tunnel("new").await.text("name"), "new", "a name that was claimed for it is free again");
     hub.stop().await;
 }
 

@@ -11,6 +11,7 @@ mod docs;
 mod environments;
 mod every_route;
 mod examples;
+mod guesses;
 mod health;
 mod if_match;
 mod keys;

@@ -18,10 +18,8 @@ pub struct RotateToken {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Heartbeat {
-    /// Needed with a key; an agent's token says it by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<texts::AgentId>)]
-    pub agent_id: Option<String>,
+    #[schema(value_type = texts::AgentId)]
+    pub agent_id: String,
 }
 
 /// What an agent should know.

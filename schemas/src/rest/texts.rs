@@ -112,11 +112,11 @@ pub struct HostAndPort(String);
 pub struct PathRule(String);
 
 /// The first label of a host name, 3 to 63 characters: lower-case letters, digits and hyphens inside, but none as third and fourth
-/// character. Reserved and taken ones are refused.
+/// character. Names that a hub's operator needs (`www`, `api`, `mail`) cannot be had, and taken ones are refused.
 #[derive(ToSchema)]
 #[schema(
     example = "acme-demo",
-    pattern = r"^[a-z0-9][a-z0-9-]([a-z0-9]([a-z0-9-]{0,59}[a-z0-9])?|-[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?)$"
+    pattern = r"^(?!(abuse|account|accounts|acme-challenge|admin|administrator|agent|agents|api|app|assets|auth|autoconfig|autodiscover|billing|blog|broadcasthost|cdn|connect|dashboard|debug|demo|device|dns|docs|download|downloads|edge|email|example|ftp|git|graphql|health|help|hostmaster|hub|image|images|imap|info|internal|invalid|isatap|link|links|livez|local|localdomain|localhost|login|logout|mail|metrics|mta-sts|news|noc|noreply|ns0|ns1|ns2|ns3|ns4|oauth|openapi|ops|pay|payment|pop|pop3|postmaster|private-connect|privateconnect|proxy|public|readyz|register|root|secure|security|server|share|shared|shares|signin|signup|smtp|ssh|ssl|sso|static|status|support|sysadmin|system|test|tunnel|tunnels|usenet|uucp|vpn|web|webhook|webhooks|webmail|webmaster|wpad|www)$)[a-z0-9][a-z0-9-]([a-z0-9]([a-z0-9-]{0,59}[a-z0-9])?|-[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?)$"
 )]
 pub struct Subdomain(String);
 
@@ -270,6 +270,29 @@ pub enum CommandAction {
     Expose,
     Reach,
     Status,
+}
+
+/// What an agent can be told to do without saying more.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum PlainAction {
+    Restart,
+    Stop,
+    Status,
+}
+
+/// The one action that exposes.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum ExposeAction {
+    Expose,
+}
+
+/// The one action that reaches.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum ReachAction {
+    Reach,
 }
 
 /// How far a command has come.

@@ -95,6 +95,26 @@ fn a_teammate_with_the_right_code_joins_while_others_guess() {
 }
 
 #[test]
+fn a_budget_that_is_switched_off_locks_nobody_out_and_the_others_go_on() {
+    let guesses = |budget: Budget, triers: &[(&str, &str)]| {
+        let mut lockout = Lockout::new(budget);
+        let tries = (0..100_usize).map(|n| triers[n % triers.len()]);
+        tries.filter(|(key, address)| guess(&mut lockout, trier(key, address), at(0))).count()
+    };
+    let one = [("key_1", "192.0.2.1")];
+    let many = [("key_1", "192.0.2.1"), ("key_2", "192.0.2.1"), ("key_3", "192.0.2.2")];
+    assert_eq!(guesses(Budget::OFF, &many), 100);
+    assert_eq!(guesses(Budget { key: 3, ..Budget::OFF }, &one), 3);
+    assert_eq!(guesses(Budget { key: 3, ..Budget::OFF }, &many), 9, "three for each");
+    // Who has tried is known without a budget of his own.
+    assert_eq!(guesses(Budget { address: 5, ..Budget::OFF }, &one), 5);
+    assert_eq!(guesses(Budget { workspace: 6, ..Budget::OFF }, &many), 6);
+    let mut lockout = Lockout::new(Budget::OFF);
+    lockout.note_wrong(trier("key_1", "192.0.2.1"), at(0));
+    assert_eq!(lockout.remembered(), 0, "nothing is kept that nobody looks at");
+}
+
+#[test]
 fn addresses_of_one_household_count_as_one() {
     assert_eq!(network("2001:db8::1".parse().unwrap()), network("2001:db8::ffff:1".parse().unwrap()));
     assert_ne!(network("2001:db8::1".parse().unwrap()), network("2001:db8:0:1::1".parse().unwrap()));

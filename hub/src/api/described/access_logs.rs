@@ -28,7 +28,7 @@ fn filtered(operation: Operation) -> Operation {
         .asks(
             "path",
             json!({ "type": "string", "minLength": 1, "maxLength": PATH_BYTES_MAX }),
-            "With this path, without a query; at most 1,024 bytes.",
+            "With this path, without a query.",
         )
 }
 

@@ -65,7 +65,7 @@ pub fn audit_logs() -> Operation {
     on("listAuditLogs", "What was recorded of an agent", Access::ReadOrAgent)
         .says("Newest first, with who caused it. Secrets and their hashes are left out.")
         .at("id", Place::Agent)
-        .paged("^[1-9][0-9]*$")
+        .paged("^[1-9][0-9]{0,18}$")
         .answers::<AuditLogs>(200, "Recorded events of the agent.")
         .shows("Link")
         .refuses(403, &["agent_not_yours"])

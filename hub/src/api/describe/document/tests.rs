@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use domain::policy::slug::{self, CHOSEN_CHARS_MIN};
 use serde_json::Value;
 
 use super::{GROUPS, document, text};
@@ -121,6 +122,18 @@ fn every_code_is_in_the_list_of_codes() {
             }
         }
     }
+}
+
+#[test]
+fn no_subdomain_that_is_reserved_fits_its_description() {
+    let document = made();
+    let pattern = document["components"]["schemas"]["Subdomain"]["pattern"].as_str().unwrap();
+    let excluded = pattern.strip_prefix("^(?!(").unwrap().split_once(")$)").unwrap().0;
+    let excluded: BTreeSet<&str> = excluded.split('|').collect();
+    // Those that are too short or have an underscore fit no subdomain anyway.
+    let could_be = |name: &&&str| name.len() >= CHOSEN_CHARS_MIN && !name.contains('_');
+    let reserved: BTreeSet<&str> = slug::reserved().iter().filter(could_be).copied().collect();
+    assert_eq!(excluded, reserved, "schemas/src/rest/texts.rs");
 }
 
 #[test]
