@@ -50,6 +50,11 @@ impl Families {
     pub const fn only(family: Family) -> Self {
         Self(1 << family as u8)
     }
+    /// These, and one more.
+    #[must_use]
+    pub const fn and(self, family: Family) -> Self {
+        Self(self.0 | 1 << family as u8)
+    }
     pub const fn contains(self, family: Family) -> bool {
         self.0 & (1 << family as u8) != 0
     }

@@ -30,7 +30,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// The number of arms of [`place`].
-const TYPES: usize = 44;
+const TYPES: usize = 45;
 
 /// Where an event's type stands among all: a new type does not compile until it has a place here, and has no place
 /// until [`examples`] has one of it.
@@ -80,6 +80,7 @@ fn place(event: &Event) -> usize {
         Event::Environment(environment::Event::Revoked(_)) => 41,
         Event::Environment(environment::Event::Expired(_)) => 42,
         Event::Access(access::Event::TunnelsUsed(_)) => 43,
+        Event::Workspace(workspace::Event::PersonalErased(_)) => 44,
     }
 }
 
@@ -298,6 +299,13 @@ fn examples() -> Vec<Event> {
             expires_at: Some(at(86_400)),
         }),
         workspace::Event::KeyRevoked(workspace::KeyRevoked { key_id: id(4) }),
+        workspace::Event::PersonalErased(workspace::PersonalErased {
+            share_id: Some(id(3)),
+            first_day: "2026-03-01".parse().unwrap(),
+            last_day: "2026-03-02".parse().unwrap(),
+            erased_at: at(0),
+            keys: 2,
+        }),
     ];
     let started = node::NodeStarted { node: "hub-1".to_owned(), boot: uuid(20), version: "0.1.0".to_owned() };
     let mut examples: Vec<Event> = workspaces.map(Event::Workspace).into();
@@ -493,6 +501,7 @@ fn only_these_fields_may_be_absent() {
         "tunnel.updated.v1 name",
         "tunnel.updated.v1 protocol",
         "tunnel.updated.v1 target",
+        "workspace.personal_erased.v1 shareId",
     ];
     assert_eq!(optional, expected);
 }

@@ -15,6 +15,12 @@ use anyhow::{Context as _, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+mod looking_back;
+
+pub use looking_back::{
+    Backup, Chosen, EraseArgs, EventsArgs, EventsCommand, ExportFormat, Replay, Restore, When,
+};
+
 /// A self-hosted hub: reach each other's local services on localhost, hand out public, expiring, restricted links.
 #[derive(Debug, Parser)]
 #[command(name = "hub", version, about, args_override_self = true, max_term_width = 100)]
@@ -31,11 +37,23 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Check the event log offline; changes no byte
     #[command(
-        after_help = "Exit codes: 0 clean, 1 the first bad event is named, 2 cannot judge (missing, in use)"
+        after_help = "Exit codes: 0 clean, 1 the first bad event is named, 2 cannot judge (missing, in use)",
+        after_long_help = looking_back::ABOUT_VERIFY
     )]
     Verify(Verify),
     /// Build the views anew from the event log, beside the old ones, and swap
+    #[command(after_long_help = looking_back::ABOUT_REBUILD)]
     Rebuild(Rebuild),
+    /// Show or export recorded events, offline or while the hub runs
+    Events(EventsArgs),
+    /// Show a workspace as it was at a moment of the past
+    Replay(Replay),
+    /// Copy log and keyring while the hub runs, and verify the copy
+    Backup(Backup),
+    /// Put a backup into an empty data directory
+    Restore(Restore),
+    /// Erase what is personal in records of the past, for ever
+    Erase(EraseArgs),
     /// Create or list workspaces, whether the hub runs or not
     Workspace(WorkspaceArgs),
     /// Create, list or revoke API keys of a workspace, whether the hub runs or not
@@ -383,6 +401,11 @@ impl Cli {
             Command::Serve(args) => args.settings.config.as_deref(),
             Command::Verify(_)
             | Command::Rebuild(_)
+            | Command::Events(_)
+            | Command::Replay(_)
+            | Command::Backup(_)
+            | Command::Restore(_)
+            | Command::Erase(_)
             | Command::Workspace(_)
             | Command::Key(_)
             | Command::Config(_) => None,

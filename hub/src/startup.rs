@@ -302,6 +302,7 @@ impl Hub {
             catalog: views.catalog(),
             accesses: views.accesses(),
             readings: crate::api::access_logs::Readings::default(),
+            event_streams: crate::api::events::streaming::Streams::default(),
             views: Arc::clone(&views),
             recorder,
             edge: Arc::clone(&edge.metrics),

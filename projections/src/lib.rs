@@ -4,6 +4,7 @@
 pub mod view;
 
 pub mod access_log;
+pub mod audit;
 pub mod catalog;
 pub mod routes;
 

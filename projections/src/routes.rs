@@ -210,6 +210,9 @@ impl Routes {
     pub fn claim(&self, stream: &StreamName) -> Option<Arc<Entry<Claim>>> {
         self.claims.get(stream).map(|entry| Arc::clone(&entry))
     }
+    pub fn node(&self, stream: &StreamName) -> Option<Arc<Entry<Node>>> {
+        self.nodes.get(stream).map(|entry| Arc::clone(&entry))
+    }
     /// Every workspace, for the operator's list and for start-up.
     pub fn workspaces(&self) -> Vec<(WorkspaceId, Arc<Entry<Workspace>>)> {
         self.workspaces.iter().map(|entry| (*entry.key(), Arc::clone(entry.value()))).collect()

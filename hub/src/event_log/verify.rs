@@ -12,7 +12,7 @@ use domain::{recorded::Family, time::Timestamp};
 
 use super::segments::{
     Chains, Damage, Extent, FROM_THE_START, Found, IdentityError, Lock, LockError, SEAL_BYTES, Seal, Step,
-    Walk, all_segments, heads_hash, list_seals, log_dir, read_identity, stream_of,
+    Walk, all_segments, heads_hash, is_zero, list_seals, log_dir, read_identity, seal_looks_torn, stream_of,
 };
 use crate::keyring::seal_public_keys;
 
@@ -189,14 +189,16 @@ fn read_seals(data: &Path, log_id: uuid::Uuid) -> Result<Vec<FoundSeal>, VerifyF
     let mut seals: Vec<FoundSeal> = Vec::new();
     for file in list_seals(data).map_err(cannot)? {
         let bytes = fs::read(&file).map_err(|error| cannot(format!("{}: {error}", file.display())))?;
-        // What is left over at the end, or zero, is a seal that broke off: it never said anything.
+        // What is left over at the end, or broke off in one of its sectors, never said anything.
         for (number, chunk) in bytes.chunks_exact(SEAL_BYTES).enumerate() {
             let offset = (number * SEAL_BYTES) as u64;
-            if chunk.iter().all(|byte| *byte == 0) {
-                continue;
-            }
             let chunk = chunk.first_chunk().expect("a chunk of this size");
-            let seal = Seal::read(chunk, log_id).map_err(|reason| plain(file.clone(), offset, reason))?;
+            let is_last = bytes.len() - number * SEAL_BYTES < 2 * SEAL_BYTES;
+            let seal = match Seal::read(chunk, log_id) {
+                Ok(seal) => seal,
+                Err(_) if is_zero(chunk) || (is_last && seal_looks_torn(chunk, offset)) => continue,
+                Err(reason) => return Err(plain(file, offset, reason).into()),
+            };
             let found = FoundSeal { seal, file: file.clone(), offset };
             if !keys.contains(&seal.public_key) {
                 return Err(found.bad("the seal is signed with a key that is not in the keyring").into());

@@ -46,7 +46,7 @@ fn workspace_event(
     event: &workspace::Event,
 ) -> rusqlite::Result<()> {
     match event {
-        workspace::Event::Created(_) => Ok(()),
+        workspace::Event::Created(_) | workspace::Event::PersonalErased(_) => Ok(()),
         workspace::Event::KeyCreated(key) => run(
             db,
             "INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL)",

@@ -17,6 +17,7 @@
 mod chain;
 mod checkpoint;
 mod disk;
+mod extent;
 mod files;
 mod filler;
 mod frame;
@@ -45,15 +46,19 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use disk::{Disk, PathError, SystemDisk};
+pub use extent::{LogExtent, Piece};
 pub use scan::Damage;
 pub use stats::{EVENTS_BOUNDS, LATENCY_BOUNDS_US, LogStats};
 
 pub(crate) use chain::{Chains, heads_hash};
 pub use files::Lock;
 pub(crate) use files::{IdentityError, LockError, log_dir, read_identity};
+pub(crate) use frame::is_zero;
 pub(crate) use recovery::all_segments;
-pub(crate) use scan::{Extent, FROM_THE_START, Found, Step, Walk, stream_of};
-pub(crate) use seals::{SEAL_BYTES, Seal, list as list_seals};
+pub(crate) use scan::{Extent, FROM_THE_START, Found, Resume, Start, Step, Walk, stream_of};
+pub(crate) use seals::{
+    SEAL_BYTES, Seal, copied as copied_seals, list as list_seals, looks_torn as seal_looks_torn,
+};
 
 use self::{
     filler::Filler,
@@ -229,6 +234,11 @@ impl Segments {
             .map_err(thread_error)?;
         let (writer, scrub) = (Mutex::new(Some(thread)), Mutex::new(scrub));
         Ok(Self { shared, queue, room, closed, writer, scrub, opened })
+    }
+
+    /// What the log durably holds at this moment, file by file.
+    pub fn extent(&self) -> LogExtent {
+        LogExtent::of(&self.shared)
     }
 
     /// Counters for metrics.
