@@ -23,6 +23,7 @@ pub mod workspace;
 
 pub mod access;
 pub mod public_events;
+pub mod retention;
 
 pub mod policy;
 pub mod target;

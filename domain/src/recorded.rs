@@ -100,6 +100,10 @@ impl StreamName {
     pub fn claim(kind: crate::claim::ClaimKind, digest: &str) -> Self {
         Self::of("claim", format_args!("{}-{digest}", kind.name()))
     }
+    /// What was retired of a family.
+    pub fn history(family: Family) -> Self {
+        Self::of("history", family.name())
+    }
     pub fn node(name: &str) -> Self {
         Self::of("node", name)
     }

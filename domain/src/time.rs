@@ -61,6 +61,10 @@ impl std::str::FromStr for Timestamp {
 pub struct Day(i64);
 
 impl Day {
+    /// From days since the Unix epoch.
+    pub const fn new(number: i64) -> Self {
+        Self(number)
+    }
     /// The day of a moment.
     pub const fn of(at: Timestamp) -> Self {
         Self(at.day())

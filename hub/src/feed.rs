@@ -235,8 +235,7 @@ impl Feed {
                 (reached, more) = (behind.clone(), true);
                 break;
             }
-            let first = &run[0];
-            let read = self.log.read_stream(&first.stream, first.revision, run.len()).await?;
+            let read = self.run(run).await?;
             for recorded in read {
                 bytes += recorded.data.len();
                 behind.reach(recorded.family(), recorded.seq);
@@ -264,11 +263,18 @@ impl Feed {
     pub async fn read(&self, rows: &[AuditRow]) -> Result<Vec<Recorded>, FeedError> {
         let mut events = Vec::with_capacity(rows.len());
         for run in runs(rows) {
-            let first = &run[0];
-            let read = self.log.read_stream(&first.stream, first.revision, run.len()).await?;
+            let read = self.run(run).await?;
             events.extend(read.into_iter().map(|recorded| self.opened(recorded)));
         }
         Ok(events)
+    }
+
+    /// The events of one run, as far as they were not retired since the view was asked.
+    async fn run(&self, run: &[AuditRow]) -> Result<Vec<Recorded>, FeedError> {
+        let Some((first, last)) = run.first().zip(run.last()) else { return Ok(Vec::new()) };
+        let mut read = self.log.read_stream(&first.stream, first.revision, run.len()).await?;
+        read.retain(|recorded| recorded.revision <= last.revision);
+        Ok(read)
     }
 
     /// With the personal part open, or known to be erased.

@@ -28,6 +28,7 @@ pub mod edge;
 pub mod gateway;
 pub mod limits;
 pub mod links;
+pub mod retention;
 pub mod running;
 pub mod streams;
 pub mod tls;

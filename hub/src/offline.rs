@@ -73,6 +73,7 @@ fn json_of(report: &VerifyReport) -> serde_json::Value {
         "position": report.position,
         "head": report.head,
         "expectedHeadAt": report.expected_head_at,
+        "accessesRetiredBefore": report.retired.map(|retired| retired.before.to_string()),
         "seals": report.seals,
         "lastSeal": report.last_seal.map(|seal| seal.recorded_at.to_string()),
         "unfinishedCommit": report.unfinished_commit,
@@ -91,8 +92,12 @@ fn words_of(report: &VerifyReport) -> String {
     } else {
         ""
     };
+    let retired = match report.retired {
+        Some(retired) => format!("\naccesses before {} were retired, and the log says so", retired.before),
+        None => String::new(),
+    };
     format!(
-        "[ok] the event log is clean: {} in {} workspaces, {seal}\nhead {}{torn}",
+        "[ok] the event log is clean: {} in {} workspaces, {seal}{retired}\nhead {}{torn}",
         counts.join(", "),
         report.workspaces,
         report.head

@@ -303,6 +303,12 @@ pub struct Settings {
     /// How long after the answer an access record may be on its way to the disk
     #[arg(long, env = "HUB_ACCESS_FLUSH_MS", default_value_t = 20, value_name = "MS")]
     pub access_flush_ms: u64,
+    /// Records of accesses go after so many days, at the end of the day; their sums stay; 0 keeps all
+    #[arg(long, env = "HUB_ACCESS_RETENTION_DAYS", default_value_t = 0, value_name = "DAYS")]
+    pub access_retention_days: u32,
+    /// Records of accesses go, the oldest days first, when they take more in the event log; 0 keeps all
+    #[arg(long, env = "HUB_ACCESS_RETENTION_BYTES", default_value_t = 0, value_name = "BYTES")]
+    pub access_retention_bytes: u64,
     /// How long a client may take for its request head
     #[arg(long, env = "HUB_HEAD_TIMEOUT_MS", default_value_t = 15_000, value_name = "MS")]
     pub head_timeout_ms: u64,

@@ -6,7 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::recorded::{Actor, Families, Family, Recorded};
+use domain::{
+    event::Event,
+    recorded::{Actor, Families, Family, Recorded},
+    retention,
+};
 use rusqlite::{Connection, Transaction};
 use uuid::Uuid;
 
@@ -76,6 +80,9 @@ fn insert(transaction: &Transaction<'_>, recorded: &Recorded) -> rusqlite::Resul
     if family != Family::Facts {
         return Ok(());
     }
+    if &*recorded.event_type == SUMMED {
+        return forget(transaction, recorded);
+    }
     let Subjects { thing, others } = subjects::of(recorded);
     let seq = position(recorded.seq);
     let mut concerns = transaction.prepare_cached("INSERT OR IGNORE INTO concerns VALUES (?1, ?2, ?3)")?;
@@ -100,6 +107,23 @@ fn insert(transaction: &Transaction<'_>, recorded: &Recorded) -> rusqlite::Resul
              WHERE t.workspace = ?1 AND t.thing = ?2",
         )?
         .execute((workspace, thing, seq))?;
+    Ok(())
+}
+
+/// Recorded before accesses are retired: it says where their numbers stood.
+const SUMMED: &str = "history.summed";
+
+/// Forgets where the accesses stand that are about to be retired. The hub's own fact concerns nothing else.
+fn forget(transaction: &Transaction<'_>, recorded: &Recorded) -> rusqlite::Result<()> {
+    let Ok(Event::Retention(retention::Event::Summed(summed))) = recorded.event() else { return Ok(()) };
+    let family = Family::Accesses as u8;
+    for last in &summed.numbers {
+        let values = (last.workspace_id.uuid(), family, position(last.number));
+        transaction.prepare_cached("INSERT OR REPLACE INTO retired VALUES (?1, ?2, ?3)")?.execute(values)?;
+        transaction
+            .prepare_cached("DELETE FROM events WHERE workspace = ?1 AND family = ?2 AND seq <= ?3")?
+            .execute(values)?;
+    }
     Ok(())
 }
 
@@ -147,6 +171,7 @@ impl KeptView for Audit {
             "SELECT * FROM events ORDER BY workspace, family, seq",
             "SELECT * FROM concerns ORDER BY workspace, thing, seq",
             "SELECT * FROM things ORDER BY workspace, thing, owner",
+            "SELECT * FROM retired ORDER BY workspace, family",
         ] {
             view::dump_query(&self.connection, sql, sink)?;
         }

@@ -182,7 +182,7 @@ impl Routes {
             Event::AgentCommand(event) => self.apply_command(brought, event),
             Event::Message(event) => self.apply_message(brought, event),
             Event::Environment(event) => self.apply_environment(brought, event),
-            Event::Access(_) => {}
+            Event::Access(_) | Event::Retention(_) => {}
         }
     }
 

@@ -13,7 +13,7 @@ use domain::recorded::Recorded;
 
 use super::segments::{
     Damage, Extent, FROM_THE_START, Found, IdentityError, Lock, LockError, Resume, Start, Step, Walk,
-    all_segments, log_dir, read_identity,
+    all_segments, log_dir, read_identity, read_retired,
 };
 
 /// Why a log cannot be read.
@@ -37,6 +37,8 @@ pub struct Tape {
     start: Start,
     /// The last position that was visited.
     seen: u64,
+    /// Up to where accesses were retired at the last look.
+    retired: u64,
 }
 
 impl Tape {
@@ -52,7 +54,7 @@ impl Tape {
             IdentityError::Missing | IdentityError::Damaged => TapeError::NoIdentity,
             IdentityError::Io(error) => TapeError::Io(error.to_string()),
         })?;
-        Ok(Self { data: data.to_owned(), log_id, start: FROM_THE_START, seen: 0 })
+        Ok(Self { data: data.to_owned(), log_id, start: FROM_THE_START, seen: 0, retired: 0 })
     }
 
     /// Visits every event that was not visited yet, in the order of the log, until there is none or the visitor has
@@ -64,9 +66,19 @@ impl Tape {
         &mut self,
         visit: &mut dyn FnMut(Recorded) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, TapeError> {
-        let segments = all_segments(&self.data).map_err(|error| TapeError::Io(error.to_string()))?;
+        let retired = read_retired(&self.data, self.log_id).map_err(TapeError::Damaged)?.map(|(it, _)| it);
+        let boundary = retired.as_ref().map(|it| it.boundary).unwrap_or_default();
+        let segments = all_segments(&self.data, retired.as_ref());
+        let segments = segments.map_err(|error| TapeError::Io(error.to_string()))?;
+        // Segments that went take their numbers with them.
+        let has_gone = |(resume, kept): (&Option<Resume>, &Vec<_>)| {
+            resume.is_some_and(|resume| resume.segment >= kept.len())
+        };
+        if boundary.position != self.retired || self.start.2.iter().zip(&segments).any(has_gone) {
+            (self.start, self.retired) = (FROM_THE_START, boundary.position);
+        }
         let began = self.start.0;
-        let mut walk = match Walk::new(&segments, self.log_id, Extent::File, self.start) {
+        let mut walk = match Walk::new(&segments, self.log_id, Extent::File, self.start, boundary) {
             Ok(walk) => walk,
             Err(damage) => return self.judge(damage, began),
         };

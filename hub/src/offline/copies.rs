@@ -127,6 +127,10 @@ fn copy(data: &Path, to: &Path, extent: &LogExtent) -> Result<()> {
         }
     }
     copy_whole(data, to, "log/identity")?;
+    if let Some(statement) = &extent.retired {
+        let bytes = unhex(statement).context("a statement is written in hex")?;
+        put(&to.join("log").join("retired"), &bytes)?;
+    }
     for (path, bytes) in
         copied_seals(data, extent.log_id, extent.position).context("while reading the seals")?
     {
@@ -226,6 +230,11 @@ fn read_if_there(path: &Path) -> Result<Vec<u8>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         read => read.with_context(|| at(path)),
     }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 fn copy_whole(from: &Path, to: &Path, name: &str) -> Result<()> {

@@ -21,6 +21,7 @@ mod long_ended;
 mod machines;
 mod matrix;
 mod methods;
+mod retention;
 mod services;
 mod shapes;
 mod support;

@@ -434,7 +434,7 @@ async fn an_event_that_was_removed_or_swapped_is_named() {
     };
     assert_eq!(pieces(&(0..12).collect::<Vec<_>>()), whole);
     let all: Vec<usize> = (0..12).collect();
-    for victim in 0..5 {
+    for (victim, event) in events.iter().enumerate().take(5) {
         // The event alone, or its whole commit.
         let event_only: Vec<usize> = all.iter().copied().filter(|n| *n != 2 * victim).collect();
         let commit: Vec<usize> = all.iter().copied().filter(|n| n / 2 != victim).collect();
@@ -446,7 +446,7 @@ async fn an_event_that_was_removed_or_swapped_is_named() {
         for order in [event_only, commit, events_swapped, commits_swapped] {
             fs::write(&segment, pieces(&order)).unwrap();
             let Err(VerifyFailure::Bad(damage)) = verify(&data, None) else { panic!("{order:?} verified") };
-            assert_eq!(damage.position, Some(events[victim].position), "{order:?}: {damage}");
+            assert_eq!(damage.position, Some(event.position), "{order:?}: {damage}");
             assert_eq!(damage.file, segment);
         }
     }

@@ -15,6 +15,13 @@ CREATE TABLE events (
     revision INTEGER NOT NULL,
     PRIMARY KEY (workspace, family, seq)
 ) WITHOUT ROWID;
+-- The last number of what was retired.
+CREATE TABLE retired (
+    workspace BLOB NOT NULL,
+    family INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (workspace, family)
+) WITHOUT ROWID;
 -- Facts alone are asked for by these.
 CREATE INDEX facts_by_type ON events (workspace, type, seq) WHERE family = 0;
 CREATE INDEX facts_by_actor ON events (workspace, actor, seq) WHERE family = 0;

@@ -207,7 +207,8 @@ impl AuditReader {
         self.pool.with(|db| retained(db, workspace, family))
     }
 
-    /// The last number of a family at a moment; 0 before its first one.
+    /// The last number of a family at a moment; 0 before its first one, and before what was retired the last number of
+    /// that.
     pub fn number_at(&self, workspace: WorkspaceId, family: Family, at: Timestamp) -> Result<u64, ViewError> {
         self.pool.with(|db| number_at(db, workspace, family, at))
     }
@@ -350,13 +351,18 @@ fn read(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
 
 fn retained(db: &Connection, workspace: WorkspaceId, family: Family) -> Result<Option<Retained>, ViewError> {
     let mut statement = db.prepare_cached(
-        "SELECT (SELECT min(seq) FROM events WHERE workspace = ?1 AND family = ?2),
+        "SELECT (SELECT last FROM retired WHERE workspace = ?1 AND family = ?2),
                 (SELECT max(seq) FROM events WHERE workspace = ?1 AND family = ?2)",
     )?;
-    let (first, last) = statement.query_row((workspace.uuid(), family as u8), |row| {
-        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
+    let (retired, last) = statement.query_row((workspace.uuid(), family as u8), |row| {
+        Ok((
+            row.get::<_, Option<i64>>(0)?.map_or(0, unsigned),
+            row.get::<_, Option<i64>>(1)?.map_or(0, unsigned),
+        ))
     })?;
-    Ok(first.zip(last).map(|(first, last)| Retained { first: unsigned(first), last: unsigned(last) }))
+    // Of what was retired altogether the numbers are still known.
+    let last = last.max(retired);
+    Ok((last > 0).then_some(Retained { first: retired + 1, last }))
 }
 
 /// Halves what is there until the last one at `at` is found: some 20 look-ups for a million events.
@@ -367,6 +373,9 @@ fn number_at(
     at: Timestamp,
 ) -> Result<u64, ViewError> {
     let Some(Retained { first, last }) = retained(db, workspace, family)? else { return Ok(0) };
+    if last < first {
+        return Ok(last);
+    }
     let mut statement = db.prepare_cached(
         "SELECT seq, recorded_at FROM events WHERE workspace = ?1 AND family = ?2 AND seq >= ?3
          ORDER BY seq LIMIT 1",
@@ -384,5 +393,6 @@ fn number_at(
             high = middle;
         }
     }
-    Ok(if low < first { 0 } else { low })
+    // What was retired lies before anything that one could ask for.
+    Ok(if low < first { first - 1 } else { low })
 }

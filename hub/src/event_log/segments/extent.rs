@@ -9,6 +9,7 @@ use super::{
     chain::heads_hash,
     files::{Segment, family_dir},
     published::Shared,
+    retired,
 };
 
 /// A log at one moment.
@@ -22,6 +23,8 @@ pub struct LogExtent {
     pub head: String,
     /// The segments, oldest first in each family.
     pub segments: Vec<Piece>,
+    /// The statement of what was retired, in hex.
+    pub retired: Option<String>,
 }
 
 /// A file, as far as it counts.
@@ -37,6 +40,9 @@ pub struct Piece {
 
 impl LogExtent {
     pub(crate) fn of(shared: &Shared) -> Self {
+        let _still = shared.retiring.lock();
+        let retired =
+            std::fs::read(retired::path(&shared.data)).ok().map(|bytes| crate::secrets::hex(&bytes));
         let (position, heads, ends) = {
             let durable = shared.durable.lock();
             (durable.position, durable.chains.heads.clone(), durable.ends)
@@ -45,8 +51,11 @@ impl LogExtent {
         for family in Family::ALL {
             let Some(end) = ends[family as usize] else { continue };
             // The index knows at least what is durable, and where each segment that is done ends.
-            let known: Vec<Arc<Segment>> = shared.index.family(family).read().segments.clone();
-            for (number, segment) in known.iter().enumerate().take(end.at.segment + 1) {
+            let (known, gone): (Vec<Arc<Segment>>, usize) = {
+                let index = shared.index.family(family).read();
+                (index.segments.clone(), index.gone)
+            };
+            for (number, segment) in known.iter().enumerate().take(end.at.segment + 1).skip(gone) {
                 let done = number < end.at.segment;
                 let bytes = if done { segment.end() } else { end.at.offset };
                 let path = family_dir(std::path::Path::new(""), family).join(segment.name());
@@ -54,6 +63,6 @@ impl LogExtent {
             }
         }
         let head = crate::secrets::hex(&heads_hash(&heads));
-        Self { log_id: shared.log_id, position, head, segments }
+        Self { log_id: shared.log_id, position, head, segments, retired }
     }
 }
