@@ -6,7 +6,9 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{access, agent, agent_command, claim, environment, message, node, share, tunnel, workspace};
+use crate::{
+    access, agent, agent_command, claim, environment, message, node, retention, share, tunnel, workspace,
+};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +23,7 @@ pub enum Event {
     AgentCommand(agent_command::Event),
     Message(message::Event),
     Environment(environment::Event),
+    Retention(retention::Event),
 }
 
 /// An event as the log stores it, without its place.
@@ -55,6 +58,7 @@ impl Event {
             Self::AgentCommand(event) => event.type_and_version(),
             Self::Message(event) => event.type_and_version(),
             Self::Environment(event) => event.type_and_version(),
+            Self::Retention(event) => event.type_and_version(),
         }
     }
 
@@ -72,6 +76,7 @@ impl Event {
             Self::AgentCommand(event) => event.data(),
             Self::Message(event) => event.data(),
             Self::Environment(event) => event.data(),
+            Self::Retention(event) => event.data(),
         };
         Encoded { event_type, version, data }
     }
@@ -147,6 +152,7 @@ fn read(event_type: &str, version: u16, data: &str) -> Result<Event, DecodeError
         "environment" => {
             environment::Event::read(event_type, version, data).map(|e| e.map(Event::Environment))
         }
+        "history" => retention::Event::read(event_type, version, data).map(|e| e.map(Event::Retention)),
         _ => Ok(None),
     };
     read.map_err(|error| shape_error(event_type, version, &error))?

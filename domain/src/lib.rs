@@ -22,6 +22,8 @@ pub mod tunnel;
 pub mod workspace;
 
 pub mod access;
+pub mod public_events;
+pub mod retention;
 
 pub mod policy;
 pub mod target;

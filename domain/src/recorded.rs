@@ -50,6 +50,11 @@ impl Families {
     pub const fn only(family: Family) -> Self {
         Self(1 << family as u8)
     }
+    /// These, and one more.
+    #[must_use]
+    pub const fn and(self, family: Family) -> Self {
+        Self(self.0 | 1 << family as u8)
+    }
     pub const fn contains(self, family: Family) -> bool {
         self.0 & (1 << family as u8) != 0
     }
@@ -94,6 +99,10 @@ impl StreamName {
     /// A claim's stream: `digest` is the hex SHA-256 of the claimed key, so that any text can be claimed.
     pub fn claim(kind: crate::claim::ClaimKind, digest: &str) -> Self {
         Self::of("claim", format_args!("{}-{digest}", kind.name()))
+    }
+    /// What was retired of a family.
+    pub fn history(family: Family) -> Self {
+        Self::of("history", family.name())
     }
     pub fn node(name: &str) -> Self {
         Self::of("node", name)

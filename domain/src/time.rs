@@ -65,6 +65,58 @@ fn lies_beyond(text: &str) -> bool {
     pieces.is_ok_and(|it| it.date().year() == 9999 && it.time().is_some() && it.offset().is_some())
 }
 
+/// A day, UTC: days since the Unix epoch. Shown as `2026-03-02`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(i64);
+
+impl Day {
+    /// From days since the Unix epoch.
+    pub const fn new(number: i64) -> Self {
+        Self(number)
+    }
+    /// The day of a moment.
+    pub const fn of(at: Timestamp) -> Self {
+        Self(at.day())
+    }
+    /// Days since the Unix epoch.
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let noon = Timestamp::from_millis(self.0.saturating_mul(86_400_000).saturating_add(43_200_000));
+        f.write_str(noon.to_string().get(..10).unwrap_or_default())
+    }
+}
+
+/// The text is no day.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be a day, such as 2026-03-02")]
+pub struct InvalidDay;
+
+impl std::str::FromStr for Day {
+    type Err = InvalidDay;
+    fn from_str(text: &str) -> Result<Self, InvalidDay> {
+        let noon: Timestamp = format!("{text}T12:00:00Z").parse().map_err(|_| InvalidDay)?;
+        let day = Self::of(noon);
+        // One day has one spelling.
+        if day.to_string() == text { Ok(day) } else { Err(InvalidDay) }
+    }
+}
+
+impl Serialize for Day {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+impl<'de> Deserialize<'de> for Day {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -100,6 +152,19 @@ mod tests {
             "2026-02-30T00:00:00Z",
         ] {
             assert_eq!(text.parse::<Timestamp>(), Err(InvalidTimestamp), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_day_has_one_spelling() {
+        for (text, number) in [("1970-01-01", 0), ("1969-12-31", -1), ("2026-03-02", 20_514)] {
+            let day: Day = text.parse().unwrap();
+            assert_eq!((day.number(), day.to_string()), (number, text.to_owned()));
+        }
+        for text in
+            ["", "2026-3-2", "2026-02-30", "20260302", "2026-03-02T00:00:00Z", " 2026-03-02", "+2026-03-02"]
+        {
+            assert_eq!(text.parse::<Day>(), Err(InvalidDay), "{text}");
         }
     }
 }

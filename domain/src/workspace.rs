@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     aggregate::Aggregate,
     event::{self, Read, json, parse},
-    ids::{KeyId, WorkspaceId},
+    ids::{KeyId, ShareId, WorkspaceId},
     names::Name,
-    time::Timestamp,
+    time::{Day, Timestamp},
 };
 
 /// The most keys that one workspace may have alive: a bound on every start and every list.
@@ -81,11 +81,27 @@ pub struct KeyRevoked {
     pub key_id: KeyId,
 }
 
+/// What was personal in the records of some days is gone for ever: its keys were destroyed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PersonalErased {
+    /// Of the visitors of this share; `None`: of the whole workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_id: Option<ShareId>,
+    pub first_day: Day,
+    pub last_day: Day,
+    /// When that was done; what was recorded later on these days is sealed with other keys.
+    pub erased_at: Timestamp,
+    /// How many keys that were.
+    pub keys: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Created(WorkspaceCreated),
     KeyCreated(KeyCreated),
     KeyRevoked(KeyRevoked),
+    PersonalErased(PersonalErased),
 }
 
 impl Event {
@@ -94,6 +110,7 @@ impl Event {
             Self::Created(_) => ("workspace.created", 1),
             Self::KeyCreated(_) => ("key.created", 1),
             Self::KeyRevoked(_) => ("key.revoked", 1),
+            Self::PersonalErased(_) => ("workspace.personal_erased", 1),
         }
     }
     pub(crate) fn data(&self) -> String {
@@ -101,6 +118,7 @@ impl Event {
             Self::Created(payload) => json(payload),
             Self::KeyCreated(payload) => json(payload),
             Self::KeyRevoked(payload) => json(payload),
+            Self::PersonalErased(payload) => json(payload),
         }
     }
     pub(crate) fn read(event_type: &str, version: u16, data: &str) -> Read<Self> {
@@ -108,6 +126,7 @@ impl Event {
             ("workspace.created", 1) => parse(data, Self::Created),
             ("key.created", 1) => parse(data, Self::KeyCreated),
             ("key.revoked", 1) => parse(data, Self::KeyRevoked),
+            ("workspace.personal_erased", 1) => parse(data, Self::PersonalErased),
             _ => Ok(None),
         }
     }
@@ -117,8 +136,15 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Create(WorkspaceCreated),
-    CreateKey { key: KeyCreated, now: Timestamp },
-    RevokeKey { key_id: KeyId },
+    CreateKey {
+        key: KeyCreated,
+        now: Timestamp,
+    },
+    RevokeKey {
+        key_id: KeyId,
+    },
+    /// The keys are destroyed; this is the record of it.
+    NoteErasure(PersonalErased),
 }
 
 /// What can stand in the way.
@@ -154,6 +180,8 @@ pub struct Key {
 pub struct Workspace {
     pub created: Option<WorkspaceCreated>,
     pub keys: BTreeMap<KeyId, Key>,
+    /// To know the same note when it comes again.
+    pub last_erasure: Option<PersonalErased>,
 }
 
 impl Aggregate for Workspace {
@@ -169,11 +197,15 @@ impl Aggregate for Workspace {
                 Some(known) if known == created => Ok(vec![]),
                 Some(_) => Err(Rejection::WorkspaceExists),
             },
-            Command::CreateKey { .. } | Command::RevokeKey { .. } if self.created.is_none() => {
+            Command::CreateKey { .. } | Command::RevokeKey { .. } | Command::NoteErasure(_)
+                if self.created.is_none() =>
+            {
                 Err(Rejection::WorkspaceUnknown)
             }
             Command::CreateKey { key, now } => self.create_key(key, *now),
             Command::RevokeKey { key_id } => self.revoke_key(*key_id),
+            Command::NoteErasure(erased) if self.last_erasure.as_ref() == Some(erased) => Ok(vec![]),
+            Command::NoteErasure(erased) => Ok(vec![Event::PersonalErased(erased.clone())]),
         }
     }
 
@@ -188,6 +220,7 @@ impl Aggregate for Workspace {
                     key.revoked = true;
                 }
             }
+            Event::PersonalErased(erased) => self.last_erasure = Some(erased.clone()),
         }
     }
 

@@ -394,17 +394,29 @@ fn workspace_created(n: u8) -> workspace::WorkspaceCreated {
 }
 fn workspace_command(draw: Draw) -> workspace::Command {
     let [kind, a, _, _] = draw;
-    match kind % 5 {
+    match kind % 6 {
         0 => workspace::Command::Create(workspace_created(a)),
+        5 => workspace::Command::NoteErasure(erased(a)),
         1 | 2 => workspace::Command::CreateKey { key: key(draw), now: at(a) },
         _ => workspace::Command::RevokeKey { key_id: id(a) },
     }
 }
+fn erased(n: u8) -> workspace::PersonalErased {
+    let day = domain::time::Day::of(at(n));
+    workspace::PersonalErased {
+        share_id: None,
+        first_day: day,
+        last_day: day,
+        erased_at: at(n),
+        keys: n.into(),
+    }
+}
 fn workspace_event(draw: Draw) -> workspace::Event {
     let [kind, a, _, _] = draw;
-    match kind % 3 {
+    match kind % 4 {
         0 => workspace::Event::Created(workspace_created(a)),
         1 => workspace::Event::KeyCreated(key(draw)),
+        2 => workspace::Event::PersonalErased(erased(a)),
         _ => workspace::Event::KeyRevoked(workspace::KeyRevoked { key_id: id(a) }),
     }
 }

@@ -20,6 +20,7 @@ use domain::{
     node,
     policy::{methods::Method, paths::PathRule},
     recorded::Actor,
+    retention,
     share::{self, RevokeReason},
     target::{Protocol, Target},
     time::Timestamp,
@@ -30,7 +31,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// The number of arms of [`place`].
-const TYPES: usize = 44;
+const TYPES: usize = 47;
 
 /// Where an event's type stands among all: a new type does not compile until it has a place here, and has no place
 /// until [`examples`] has one of it.
@@ -80,6 +81,9 @@ fn place(event: &Event) -> usize {
         Event::Environment(environment::Event::Revoked(_)) => 41,
         Event::Environment(environment::Event::Expired(_)) => 42,
         Event::Access(access::Event::TunnelsUsed(_)) => 43,
+        Event::Workspace(workspace::Event::PersonalErased(_)) => 44,
+        Event::Retention(retention::Event::Summed(_)) => 45,
+        Event::Retention(retention::Event::Retired(_)) => 46,
     }
 }
 
@@ -100,6 +104,49 @@ fn hash(digit: char) -> String {
 }
 fn token(digit: char) -> Token {
     Token { token_hash: hash(digit), expires_at: at(30 * 86_400), key_id: Some(id(4)) }
+}
+
+fn retired() -> [retention::Event; 2] {
+    [
+        retention::Event::Summed(retention::HistorySummed {
+            up_to: 70_000,
+            shares: vec![retention::ShareSum {
+                workspace_id: id(7),
+                share_id: id(3),
+                accesses: 40,
+                denied: 2,
+                bytes_in: 1_000,
+                bytes_out: 90_000,
+                last_accessed_at: Some(at(0)),
+            }],
+            tunnels: vec![retention::TunnelSum {
+                workspace_id: id(7),
+                tunnel_id: id(2),
+                last_activity_at: at(0),
+                connections: 1,
+                bytes_in: 1_000,
+                bytes_out: 90_000,
+            }],
+            open: vec![retention::OpenAccess {
+                event_id: id(9),
+                index: 3,
+                share_id: id(3),
+                tunnel_id: id(2),
+                day: "2026-03-01".parse().unwrap(),
+                latency_ms: 5_000,
+                bytes_in: 10,
+                bytes_out: 20,
+            }],
+            numbers: vec![retention::LastNumber { workspace_id: id(7), number: 12 }],
+        }),
+        retention::Event::Retired(retention::HistoryRetired {
+            family: domain::recorded::Family::Accesses,
+            before: "2026-03-02".parse().unwrap(),
+            after: 0,
+            up_to: 70_000,
+            statement: hash('a'),
+        }),
+    ]
 }
 
 fn environments() -> [environment::Event; 8] {
@@ -298,6 +345,13 @@ fn examples() -> Vec<Event> {
             expires_at: Some(at(86_400)),
         }),
         workspace::Event::KeyRevoked(workspace::KeyRevoked { key_id: id(4) }),
+        workspace::Event::PersonalErased(workspace::PersonalErased {
+            share_id: Some(id(3)),
+            first_day: "2026-03-01".parse().unwrap(),
+            last_day: "2026-03-02".parse().unwrap(),
+            erased_at: at(0),
+            keys: 2,
+        }),
     ];
     let started = node::NodeStarted { node: "hub-1".to_owned(), boot: uuid(20), version: "0.1.0".to_owned() };
     let mut examples: Vec<Event> = workspaces.map(Event::Workspace).into();
@@ -305,6 +359,7 @@ fn examples() -> Vec<Event> {
     examples.extend(tunnels.map(Event::Tunnel));
     examples.extend(shares.map(Event::Share));
     examples.extend(claims.map(Event::Claim));
+    examples.extend(retired().map(Event::Retention));
     examples.push(Event::Node(node::Event::Started(started)));
     examples.push(Event::Access(access::Event::Accessed(accesses())));
     examples.extend(commands.map(Event::AgentCommand));
@@ -493,6 +548,7 @@ fn only_these_fields_may_be_absent() {
         "tunnel.updated.v1 name",
         "tunnel.updated.v1 protocol",
         "tunnel.updated.v1 target",
+        "workspace.personal_erased.v1 shareId",
     ];
     assert_eq!(optional, expected);
 }

@@ -40,3 +40,26 @@ fn the_common_jobs_of_the_api_work_as_the_page_says() {
         .expect("bash runs");
     assert!(output.status.success(), "{}", e2e::hub::shown(&output));
 }
+
+const LOOKING_BACK: &str = include_str!("../../docs/how-to/look-back.md");
+
+#[test]
+fn looking_back_works_as_the_page_says() {
+    let script = script(LOOKING_BACK);
+    assert!(script.lines().count() > 30, "the page has lost its blocks");
+    let hub = Hub::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let binary = e2e::binaries::binary("hub");
+    let beside = binary.parent().expect("a binary lies in a folder");
+    let search = format!("{}:{}", beside.display(), std::env::var("PATH").expect("there is a PATH"));
+    let output = Command::new("bash")
+        .args(["-x", "-c", &script])
+        .env("PATH", search)
+        .env("HUB", hub.url())
+        .env("KEY", ADMIN_KEY)
+        .env("DATA", hub.data())
+        .current_dir(folder.path())
+        .output()
+        .expect("bash runs");
+    assert!(output.status.success(), "{}", e2e::hub::shown(&output));
+}

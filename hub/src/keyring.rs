@@ -25,6 +25,7 @@ use ring::{
     signature::{Ed25519KeyPair, KeyPair},
 };
 
+pub(crate) use file::destroyed_path;
 use file::{PersonalRecord, Record, RecordFile};
 
 /// The first byte of sealed data: its format.
@@ -56,6 +57,84 @@ struct PersonalKey {
     id: KeyId,
     name: PersonalName,
     key: LessSafeKey,
+}
+
+/// The key that a blob names; `None` for what is no blob.
+fn key_of(bytes: &[u8]) -> Option<KeyId> {
+    let (&version, rest) = bytes.split_first()?;
+    let (id, _) = rest.split_first_chunk::<KEY_ID_BYTES>()?;
+    (version == BLOB_VERSION).then_some(*id)
+}
+
+impl PersonalKey {
+    /// Opens a blob that names this key.
+    fn open(&self, workspace: WorkspaceId, scope: Option<ShareId>, bytes: &[u8]) -> Option<String> {
+        let (nonce, sealed) = bytes.get(1 + KEY_ID_BYTES..)?.split_first_chunk::<NONCE_LEN>()?;
+        let mut sealed = sealed.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let plain = self.key.open_in_place(nonce, Aad::from(bound(workspace, scope)), &mut sealed).ok()?;
+        let length = plain.len();
+        sealed.truncate(length);
+        String::from_utf8(sealed).ok()
+    }
+}
+
+/// The keys for personal data in a keyring that is only read: nothing of it is changed, and no secret can be asked for.
+pub struct PersonalKeys(Keys);
+
+impl fmt::Debug for PersonalKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PersonalKeys").finish_non_exhaustive()
+    }
+}
+
+impl PersonalKeys {
+    /// Reads the keyring file and the list of destroyed keys beside it.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub fn read(path: &Path) -> Result<Self, KeyringError> {
+        let mut keys = Keys { destroyed: file::read_destroyed(path)?, ..Keys::default() };
+        for record in &file::read(path)? {
+            if let Record::Personal(record) = record
+                && !keys.destroyed.contains(&record.id)
+            {
+                keys.add(record);
+            }
+        }
+        Ok(Self(keys))
+    }
+
+    /// As [`Keyring::open_personal`].
+    pub fn open_personal(
+        &self,
+        workspace: WorkspaceId,
+        scope: Option<ShareId>,
+        bytes: &[u8],
+    ) -> Option<String> {
+        self.0.by_id.get(&key_of(bytes)?)?.open(workspace, scope, bytes)
+    }
+}
+
+/// Whose personal data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// What belongs to no share.
+    Workspace(WorkspaceId),
+    /// The visitors of a share.
+    Share(WorkspaceId, ShareId),
+    /// Everything of a workspace.
+    Everybody(WorkspaceId),
+}
+
+impl Whose {
+    fn has(self, (workspace, scope, _): PersonalName) -> bool {
+        match self {
+            Self::Workspace(of) => workspace == of && scope.is_none(),
+            Self::Share(of, share) => workspace == of && scope == Some(share),
+            Self::Everybody(of) => workspace == of,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -186,38 +265,22 @@ impl Keyring {
         scope: Option<ShareId>,
         bytes: &[u8],
     ) -> Option<String> {
-        let (&version, rest) = bytes.split_first()?;
-        let (id, rest) = rest.split_first_chunk::<KEY_ID_BYTES>()?;
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
-        if version != BLOB_VERSION {
-            return None;
-        }
-        let key = Arc::clone(self.keys.read().by_id.get(id)?);
-        let mut sealed = sealed.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let plain = key.key.open_in_place(nonce, Aad::from(bound(workspace, scope)), &mut sealed).ok()?;
-        let length = plain.len();
-        sealed.truncate(length);
-        String::from_utf8(sealed).ok()
+        let key = Arc::clone(self.keys.read().by_id.get(&key_of(bytes)?)?);
+        key.open(workspace, scope, bytes)
     }
 
-    /// Destroys the keys of a workspace, scope and day: what they sealed is erased, here and in every older copy of the
+    /// Destroys the keys of some days: what they sealed is erased, here and in every older copy of the
     /// keyring that is opened beside the list of destroyed keys. Answers how many keys that were. What is sealed
-    /// for that day afterwards gets a new key.
+    /// for these days afterwards gets new keys.
     ///
     /// # Errors
     /// It may then be half done (keys on the list, still in the file); opening the keyring finishes it.
-    pub fn destroy(
-        &self,
-        workspace: WorkspaceId,
-        scope: Option<ShareId>,
-        day: i64,
-    ) -> Result<usize, KeyringError> {
+    pub fn destroy(&self, whose: Whose, first_day: i64, last_day: i64) -> Result<usize, KeyringError> {
         let mut file = self.file.lock();
+        let is_meant = |name: PersonalName| whose.has(name) && (first_day..=last_day).contains(&name.2);
         let ids: Vec<KeyId> = {
             let keys = self.keys.read();
-            let named = keys.by_id.values().filter(|key| key.name == (workspace, scope, day));
-            named.map(|key| key.id).collect()
+            keys.by_id.values().filter(|key| is_meant(key.name)).map(|key| key.id).collect()
         };
         if ids.is_empty() {
             return Ok(0);
@@ -225,7 +288,7 @@ impl Keyring {
         file::append_destroyed(&self.path, &ids)?;
         let destroyed = {
             let mut keys = self.keys.write();
-            keys.current.remove(&(workspace, scope, day));
+            keys.current.retain(|name, _| !is_meant(*name));
             for id in &ids {
                 keys.by_id.remove(id);
                 keys.destroyed.insert(*id);

@@ -9,7 +9,10 @@ pub mod metrics;
 pub mod secrets;
 pub mod telemetry;
 
+pub mod event_forms;
 pub mod event_log;
+pub mod feed;
+pub mod history;
 pub mod keyring;
 pub mod readers;
 
@@ -18,12 +21,14 @@ pub mod creation;
 pub mod device_login;
 pub mod diagnostics;
 pub mod environments;
+pub mod erasure;
 pub mod health_monitor;
 
 pub mod edge;
 pub mod gateway;
 pub mod limits;
 pub mod links;
+pub mod retention;
 pub mod running;
 pub mod streams;
 pub mod tls;

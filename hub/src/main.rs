@@ -29,6 +29,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => args.settings.telemetry,
         Command::Verify(_)
         | Command::Rebuild(_)
+        | Command::Events(_)
+        | Command::Replay(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
+        | Command::Erase(_)
         | Command::Workspace(_)
         | Command::Key(_)
         | Command::Config(_) => TelemetryFormat::Text,
@@ -40,6 +45,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => system.block_on(serve(args.settings)).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => Ok(offline::run_verify(&args)),
         Command::Rebuild(args) => system.block_on(offline::run_rebuild(&args)),
+        Command::Events(args) => offline::events::run(args.command).map(|()| ExitCode::SUCCESS),
+        Command::Replay(args) => offline::replay::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Backup(args) => {
+            system.block_on(offline::copies::run_backup(&args)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Restore(args) => offline::copies::run_restore(&args).map(|()| ExitCode::SUCCESS),
+        Command::Erase(args) => system.block_on(offline::run_erase(args)).map(|()| ExitCode::SUCCESS),
         Command::Workspace(args) => {
             system.block_on(offline::run_workspace(args.command)).map(|()| ExitCode::SUCCESS)
         }

@@ -1,15 +1,20 @@
-//! The operator's commands on a data directory: verify and rebuild, which no hub may be using; workspaces and keys.
+//! The operator's commands on a data directory: verify and rebuild, which no hub may be using; what reads the log whether
+//! one does or not; what a running hub is asked to do.
 
 use std::{io::Write as _, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result};
+
+pub mod copies;
+pub mod events;
+pub mod replay;
 
 use crate::{
     core::Core,
     event_log::verify::{VerifyFailure, VerifyReport, verify},
     operator::{self, Order},
     readers::rebuild::{self, Progress},
-    settings::{KeyCommand, Rebuild, Verify, WorkspaceCommand},
+    settings::{EraseArgs, KeyCommand, Rebuild, Verify, WorkspaceCommand},
     telemetry,
 };
 
@@ -30,12 +35,31 @@ pub fn run_verify(args: &Verify) -> ExitCode {
             telemetry::fail(&anyhow::anyhow!("{failure}"));
             return ExitCode::from(failure.exit_code());
         }
+        Err(failure) if args.json => {
+            say(&json_of_failure(&failure).to_string());
+            return ExitCode::from(failure.exit_code());
+        }
         Err(failure) => {
             say(&format!("[x] {failure}"));
             return ExitCode::from(failure.exit_code());
         }
     }
     ExitCode::SUCCESS
+}
+
+fn json_of_failure(failure: &VerifyFailure) -> serde_json::Value {
+    let place = match failure {
+        VerifyFailure::Bad(damage) => Some(serde_json::json!({
+            "file": damage.file,
+            "offset": damage.offset,
+            "position": damage.position,
+            "event": damage.event.map(|id| id.to_string()),
+            "stream": damage.stream,
+            "reason": damage.reason,
+        })),
+        VerifyFailure::OtherHead { .. } | VerifyFailure::CannotJudge(_) => None,
+    };
+    serde_json::json!({ "ok": false, "message": failure.to_string(), "firstBad": place })
 }
 
 fn json_of(report: &VerifyReport) -> serde_json::Value {
@@ -46,7 +70,10 @@ fn json_of(report: &VerifyReport) -> serde_json::Value {
         "logId": report.log_id.to_string(),
         "events": events,
         "workspaces": report.workspaces,
+        "position": report.position,
         "head": report.head,
+        "expectedHeadAt": report.expected_head_at,
+        "accessesRetiredBefore": report.retired.map(|retired| retired.before.to_string()),
         "seals": report.seals,
         "lastSeal": report.last_seal.map(|seal| seal.recorded_at.to_string()),
         "unfinishedCommit": report.unfinished_commit,
@@ -65,8 +92,12 @@ fn words_of(report: &VerifyReport) -> String {
     } else {
         ""
     };
+    let retired = match report.retired {
+        Some(retired) => format!("\naccesses before {} were retired, and the log says so", retired.before),
+        None => String::new(),
+    };
     format!(
-        "[ok] the event log is clean: {} in {} workspaces, {seal}\nhead {}{torn}",
+        "[ok] the event log is clean: {} in {} workspaces, {seal}{retired}\nhead {}{torn}",
         counts.join(", "),
         report.workspaces,
         report.head
@@ -138,6 +169,17 @@ pub async fn run_key(command: KeyCommand) -> Result<()> {
         KeyCommand::List { workspace, data } => (data, Order::KeyList { workspace }),
         KeyCommand::Revoke { id, workspace, data } => (data, Order::KeyRevoke { id, workspace }),
     };
+    show(&operator::run(existing(&data.path)?, &order).await?);
+    Ok(())
+}
+
+/// `hub erase`, of a running hub too.
+///
+/// # Errors
+/// The workspace or share is unknown, or keyring or log take no writes.
+pub async fn run_erase(args: EraseArgs) -> Result<()> {
+    let EraseArgs { workspace, share, from, until, data } = args;
+    let order = Order::Erase { workspace, share, from, until: until.unwrap_or(from) };
     show(&operator::run(existing(&data.path)?, &order).await?);
     Ok(())
 }

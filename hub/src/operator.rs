@@ -16,7 +16,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use domain::{
-    ids::KeyId,
+    ids::{KeyId, ShareId},
+    time::Day,
     workspace::{self, Scope},
 };
 use projections::routes::usable;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     actors::Who,
     core::{Core, not_done},
+    erasure::{Erase, EraseError},
     secrets::Secret,
 };
 
@@ -42,11 +44,30 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Order {
-    WorkspaceCreate { name: String },
+    WorkspaceCreate {
+        name: String,
+    },
     WorkspaceList {},
-    KeyCreate { name: String, workspace: String, scopes: Vec<String> },
-    KeyList { workspace: String },
-    KeyRevoke { id: String, workspace: String },
+    KeyCreate {
+        name: String,
+        workspace: String,
+        scopes: Vec<String>,
+    },
+    KeyList {
+        workspace: String,
+    },
+    KeyRevoke {
+        id: String,
+        workspace: String,
+    },
+    Erase {
+        workspace: String,
+        share: Option<String>,
+        from: Day,
+        until: Day,
+    },
+    /// Where the log stands: what a backup copies.
+    LogExtent {},
 }
 
 /// What comes of it: one line of JSON. May hold a new key, so it shows nothing of itself.
@@ -120,7 +141,42 @@ pub async fn execute(core: &Core, order: &Order) -> Result<Vec<String>> {
                 .map_err(not_done("the key was not revoked"))?;
             Ok(vec![format!("[ok] {key_id} revoked")])
         }
+        Order::Erase { workspace, share, from, until } => {
+            let id = workspace_of(core, workspace)?;
+            anyhow::ensure!(from <= until, "the last day lies before the first one");
+            let share = match share {
+                None => None,
+                Some(text) => Some(share_of(core, id, text)?),
+            };
+            let erase =
+                Erase { workspace: id, share, first_day: *from, last_day: *until, now: core.clock.now() };
+            let erased = erase.carry_out(&core.keyring, &core.executor, Who::hub(id, "operator")).await;
+            let (keys, _) = erased.map_err(|error| match error {
+                EraseError::Keyring(error) => anyhow::anyhow!("nothing is sure to be erased: {error}"),
+                EraseError::Note(error) => {
+                    not_done::<workspace::Rejection>("it is erased, but that is not recorded")(error)
+                }
+                EraseError::Stopped(error) => anyhow::anyhow!("nothing is sure to be erased: {error}"),
+            })?;
+            Ok(vec![format!("[ok] erased from {from} to {until}: {keys} keys destroyed")])
+        }
+        Order::LogExtent {} => {
+            let extent = core.segments.extent();
+            Ok(vec![serde_json::to_string(&extent).context("an extent is plain data")?])
+        }
     }
+}
+
+/// A share of the workspace, lately or long ended ones too: its stream says whose it is.
+fn share_of(core: &Core, workspace: domain::ids::WorkspaceId, text: &str) -> Result<ShareId> {
+    let unknown = || format!("no share `{text}` in this workspace");
+    let id: ShareId = text.parse().ok().with_context(unknown)?;
+    // Those that ended long ago are not in memory; nobody else's keys have this share's name.
+    let elsewhere = core.routes.share(id).is_some_and(|entry| {
+        entry.state.created.as_ref().is_none_or(|created| created.workspace_id != workspace)
+    });
+    anyhow::ensure!(!elsewhere, unknown());
+    Ok(id)
 }
 
 fn workspace_of(core: &Core, name: &str) -> Result<domain::ids::WorkspaceId> {

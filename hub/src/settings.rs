@@ -18,6 +18,11 @@ use ipnet::IpNet;
 use self::guesses::wrong_codes;
 
 mod guesses;
+mod looking_back;
+
+pub use looking_back::{
+    Backup, Chosen, EraseArgs, EventsArgs, EventsCommand, ExportFormat, Replay, Restore, When,
+};
 
 /// A self-hosted hub: reach each other's local services on localhost, hand out public, expiring, restricted links.
 #[derive(Debug, Parser)]
@@ -35,11 +40,23 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Check the event log offline; changes no byte
     #[command(
-        after_help = "Exit codes: 0 clean, 1 the first bad event is named, 2 cannot judge (missing, in use)"
+        after_help = "Exit codes: 0 clean, 1 the first bad event is named, 2 cannot judge (missing, in use)",
+        after_long_help = looking_back::ABOUT_VERIFY
     )]
     Verify(Verify),
     /// Build the views anew from the event log, beside the old ones, and swap
+    #[command(after_long_help = looking_back::ABOUT_REBUILD)]
     Rebuild(Rebuild),
+    /// Show or export recorded events, offline or while the hub runs
+    Events(EventsArgs),
+    /// Show a workspace as it was at a moment of the past
+    Replay(Replay),
+    /// Copy log and keyring while the hub runs, and verify the copy
+    Backup(Backup),
+    /// Put a backup into an empty data directory
+    Restore(Restore),
+    /// Erase what is personal in records of the past, for ever
+    Erase(EraseArgs),
     /// Create or list workspaces, whether the hub runs or not
     Workspace(WorkspaceArgs),
     /// Create, list or revoke API keys of a workspace, whether the hub runs or not
@@ -304,6 +321,12 @@ pub struct Settings {
     /// How long after the answer an access record may be on its way to the disk
     #[arg(long, env = "HUB_ACCESS_FLUSH_MS", default_value_t = 20, value_name = "MS")]
     pub access_flush_ms: u64,
+    /// Records of accesses go after so many days, at the end of the day; their sums stay; 0 keeps all
+    #[arg(long, env = "HUB_ACCESS_RETENTION_DAYS", default_value_t = 0, value_name = "DAYS")]
+    pub access_retention_days: u32,
+    /// Records of accesses go, the oldest days first, when they take more in the event log; 0 keeps all
+    #[arg(long, env = "HUB_ACCESS_RETENTION_BYTES", default_value_t = 0, value_name = "BYTES")]
+    pub access_retention_bytes: u64,
     /// How long a client may take for its request head
     #[arg(long, env = "HUB_HEAD_TIMEOUT_MS", default_value_t = 15_000, value_name = "MS")]
     pub head_timeout_ms: u64,
@@ -402,6 +425,11 @@ impl Cli {
             Command::Serve(args) => args.settings.config.as_deref(),
             Command::Verify(_)
             | Command::Rebuild(_)
+            | Command::Events(_)
+            | Command::Replay(_)
+            | Command::Backup(_)
+            | Command::Restore(_)
+            | Command::Erase(_)
             | Command::Workspace(_)
             | Command::Key(_)
             | Command::Config(_) => None,

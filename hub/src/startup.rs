@@ -47,6 +47,7 @@ use crate::{
     metrics::Metrics,
     operator::{self, Socket},
     readers::{Views, former::former_shares},
+    retention::{Keep, Retention},
     running::Running,
     secrets::Secret,
     settings::Settings,
@@ -303,6 +304,7 @@ impl Hub {
             catalog: views.catalog(),
             accesses: views.accesses(),
             readings: crate::api::access_logs::Readings::default(),
+            event_streams: crate::api::events::streaming::Streams::default(),
             views: Arc::clone(&views),
             recorder,
             edge: Arc::clone(&edge.metrics),
@@ -345,6 +347,15 @@ impl Hub {
         tasks.spawn_on(health.run(stop.clone()), data_plane.handle());
         let recording = UsageRecorder { usage, log: core.log.clone(), clock: core.clock.clone(), boot };
         tasks.spawn_on(recording.run(stop.clone()), data_plane.handle());
+        let keep = Keep { days: settings.access_retention_days, bytes: settings.access_retention_bytes };
+        let retention = Retention {
+            log: core.log.clone(),
+            segments: Arc::clone(&core.segments),
+            views: Arc::clone(&views),
+            clock: core.clock.clone(),
+            keep,
+        };
+        tasks.spawn_on(retention.run(stop.clone()), data_plane.handle());
         let certificates = tls.certificates();
         if let Some(keeper) = keeper {
             tasks.spawn_on(keeper.run(stop.clone()), data_plane.handle());

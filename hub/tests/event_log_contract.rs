@@ -9,6 +9,8 @@ mod damage;
 mod faults;
 #[path = "event_log_contract/kills.rs"]
 mod kills;
+#[path = "event_log_contract/retirement.rs"]
+mod retirement;
 #[path = "event_log_contract/rules.rs"]
 mod rules;
 #[path = "event_log_contract/support.rs"]

@@ -28,12 +28,14 @@ use crate::view::{self, Applied, KeptView, Mark, Pool, View, ViewError, position
 
 mod facets;
 mod query;
+mod retiring;
 mod stats;
 mod summary;
 
 pub use query::{
     AccessFilter, AccessLogReader, AccessPage, AccessRow, Opener, SCAN_EVENTS_MAX, WALK_EVENTS_MAX,
 };
+pub use retiring::{Summing, Sums};
 pub use stats::{AccessStats, Top};
 pub use summary::{ShareTotals, TunnelTotals};
 
@@ -81,6 +83,7 @@ impl AccessLog {
                 })?
             }
         };
+        retiring::tidy(folder, &summary)?;
         let mut log =
             Self { folder: folder.to_owned(), log_id, checkpoint: summary.checkpoint(), day: None, summary };
         log.checkpoint = log.complete_up_to()?;
@@ -98,12 +101,23 @@ impl AccessLog {
     /// # Errors
     /// [`ViewError`]: applying the same batch again takes in what is missing and nothing twice.
     pub fn apply(&mut self, batch: &[Applied]) -> Result<(), ViewError> {
-        let mut by_day: BTreeMap<i64, Vec<Packed<'_>>> = BTreeMap::new();
-        for (recorded, event) in batch {
-            if let Some(Event::Access(access::Event::Accessed(accessed))) = event {
-                by_day.entry(recorded.recorded_at.day()).or_default().push((recorded, accessed));
+        // What comes before a retirement is counted before it.
+        let mut rest = batch;
+        while let Some(at) = rest.iter().position(|(_, event)| matches!(event, Some(Event::Retention(_)))) {
+            let (before, from) = rest.split_at(at);
+            if !before.is_empty() {
+                self.count(before)?;
+            }
+            if let Some(((recorded, Some(Event::Retention(event))), after)) = from.split_first() {
+                self.retire(recorded, event)?;
+                rest = after;
             }
         }
+        if rest.is_empty() { Ok(()) } else { self.count(rest) }
+    }
+
+    fn count(&mut self, batch: &[Applied]) -> Result<(), ViewError> {
+        let by_day = packed_by_day(batch);
         for (day, packed) in &by_day {
             self.day_file(*day)?.append(packed)?;
         }
@@ -141,6 +155,16 @@ impl AccessLog {
         }
         Ok(complete)
     }
+}
+
+fn packed_by_day(batch: &[Applied]) -> BTreeMap<i64, Vec<Packed<'_>>> {
+    let mut by_day: BTreeMap<i64, Vec<Packed<'_>>> = BTreeMap::new();
+    for (recorded, event) in batch {
+        if let Some(Event::Access(access::Event::Accessed(accessed))) = event {
+            by_day.entry(recorded.recorded_at.day()).or_default().push((recorded, accessed));
+        }
+    }
+    by_day
 }
 
 /// The file of a day. The name has the day as a person writes it.
@@ -229,7 +253,8 @@ fn remove_file(path: &Path) -> std::io::Result<()> {
 
 impl View for AccessLog {
     const NAME: &'static str = "accesses";
-    const FAMILIES: Families = Families::only(Family::Accesses);
+    // Of the facts it wants those about what was retired.
+    const FAMILIES: Families = Families::only(Family::Accesses).and(Family::Facts);
 
     fn checkpoint(&self) -> u64 {
         self.checkpoint()

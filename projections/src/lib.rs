@@ -4,8 +4,11 @@
 pub mod view;
 
 pub mod access_log;
+pub mod audit;
 pub mod catalog;
 pub mod routes;
+
+pub mod public_event;
 
 #[cfg(test)]
 mod histories;

@@ -182,7 +182,7 @@ impl Routes {
             Event::AgentCommand(event) => self.apply_command(brought, event),
             Event::Message(event) => self.apply_message(brought, event),
             Event::Environment(event) => self.apply_environment(brought, event),
-            Event::Access(_) => {}
+            Event::Access(_) | Event::Retention(_) => {}
         }
     }
 
@@ -209,6 +209,9 @@ impl Routes {
     }
     pub fn claim(&self, stream: &StreamName) -> Option<Arc<Entry<Claim>>> {
         self.claims.get(stream).map(|entry| Arc::clone(&entry))
+    }
+    pub fn node(&self, stream: &StreamName) -> Option<Arc<Entry<Node>>> {
+        self.nodes.get(stream).map(|entry| Arc::clone(&entry))
     }
     /// Every workspace, for the operator's list and for start-up.
     pub fn workspaces(&self) -> Vec<(WorkspaceId, Arc<Entry<Workspace>>)> {

@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
 use uuid::Uuid;
 
-/// A recorded event and what it says; `None` when this build does not know its type or cannot read its data.
+/// A recorded event and what it says; `None` when this build does not know its type or cannot read its data, and for a
+/// view that does not ask ([`View::DECODES`]).
 pub type Applied = (Recorded, Option<Event>);
 
 /// A fold of the log with a checkpoint of its own.
@@ -28,6 +29,8 @@ pub trait View: Send + 'static {
     const NAME: &'static str;
     /// What it reads.
     const FAMILIES: Families;
+    /// Whether it wants to know what events say, or only where they stand: reading them costs more than the place.
+    const DECODES: bool = true;
 
     /// The position of the last event that it has taken in; 0: none.
     fn checkpoint(&self) -> u64;

@@ -21,9 +21,11 @@ pub mod access_logs;
 mod agent_commands;
 mod agent_messages;
 mod agent_upkeep;
+pub mod audit;
 mod device;
 mod diagnostics;
 pub mod environments;
+pub mod events;
 pub mod services;
 
 pub use agent_commands::{
@@ -270,7 +272,8 @@ pub struct Agent {
     pub created_at: String,
     #[schema(value_type = Option<texts::Moment>, required)]
     pub connected_at: Option<String>,
-    #[schema(value_type = Option<texts::Moment>, required)]
+    /// Absent from a moment of the past.
+    #[schema(value_type = Option<texts::Moment>, required = false)]
     pub last_seen_at: Option<String>,
     pub tunnel_count: u64,
     /// What it offers, by name.
@@ -309,19 +312,20 @@ pub struct Tunnel {
     pub created_at: String,
     #[schema(value_type = Option<texts::Moment>, required)]
     pub expires_at: Option<String>,
-    #[schema(value_type = Option<texts::Moment>, required)]
+    /// This and the counters are absent from a moment of the past.
+    #[schema(value_type = Option<texts::Moment>, required = false)]
     pub last_activity_at: Option<String>,
     /// Connections through its port and by `reach`.
     #[serde(default)]
-    #[schema(required)]
+    #[schema(required = false)]
     pub connection_count: u64,
     /// Bytes to the target, through shares, port and reach.
     #[serde(default)]
-    #[schema(required)]
+    #[schema(required = false)]
     pub bytes_in: u64,
     /// Bytes from the target.
     #[serde(default)]
-    #[schema(required)]
+    #[schema(required = false)]
     pub bytes_out: u64,
 }
 
@@ -407,8 +411,10 @@ pub struct Share {
     pub revoked_at: Option<String>,
     #[schema(value_type = texts::Moment)]
     pub created_at: String,
-    #[schema(value_type = Option<texts::Moment>, required)]
+    /// This and the counter are absent from a moment of the past.
+    #[schema(value_type = Option<texts::Moment>, required = false)]
     pub last_accessed_at: Option<String>,
+    #[schema(required = false)]
     pub access_count: u64,
     pub is_active: bool,
     pub token_preview: String,

@@ -128,3 +128,18 @@ fn a_scope_grants_what_it_says() {
         }
     }
 }
+
+#[test]
+fn an_erasure_is_noted_each_time_it_happens() {
+    let day = crate::time::Day::of(at(0));
+    let erased = PersonalErased { share_id: None, first_day: day, last_day: day, erased_at: at(1), keys: 2 };
+    let again = PersonalErased { erased_at: at(2), ..erased };
+    unknown().when(Command::NoteErasure(erased.clone())).then_rejected(&Rejection::WorkspaceUnknown);
+    workspace([])
+        .when(Command::NoteErasure(erased.clone()))
+        .then([Event::PersonalErased(erased.clone())])
+        .when(Command::NoteErasure(erased))
+        .then_nothing()
+        .when(Command::NoteErasure(again.clone()))
+        .then([Event::PersonalErased(again)]);
+}

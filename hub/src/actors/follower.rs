@@ -194,6 +194,7 @@ impl Follower {
             | Event::Claim(_)
             | Event::Node(_)
             | Event::Environment(_)
+            | Event::Retention(_)
             | Event::Access(_) => {}
         }
     }
@@ -285,6 +286,7 @@ impl Follower {
             | Event::Claim(_)
             | Event::Node(_)
             | Event::Environment(_)
+            | Event::Retention(_)
             | Event::Access(_) => vec![],
         }
     }

@@ -169,6 +169,7 @@ impl Timekeeper {
             | Event::Claim(_)
             | Event::Node(_)
             | Event::Environment(_)
+            | Event::Retention(_)
             | Event::Access(_) => {}
         }
     }

@@ -28,6 +28,8 @@ mod csv;
 
 /// How many questions about all accesses of its shares a workspace may have running: each keeps one thread busy.
 pub const READINGS_MAX: usize = 4;
+/// How long a short question waits for a place.
+const PLACE_PATIENCE: Duration = Duration::from_secs(5);
 /// How many accesses statistics count, the newest: about two seconds of work.
 const STATS_ACCESSES_MAX: u64 = 500_000;
 /// How many pages of the log statistics read: an odd filter makes many of them empty.
@@ -44,17 +46,27 @@ const EXPORT_PATIENCE: Duration = Duration::from_secs(3_600);
 pub struct Readings(DashMap<WorkspaceId, Arc<Semaphore>>);
 
 impl Readings {
-    /// A place, until it is dropped.
-    fn take(&self, workspace: WorkspaceId) -> Result<OwnedSemaphorePermit, ApiError> {
+    /// A place as soon as there is one.
+    pub(super) async fn wait(&self, workspace: WorkspaceId) -> Result<OwnedSemaphorePermit, ApiError> {
         let room =
             Arc::clone(&self.0.entry(workspace).or_insert_with(|| Arc::new(Semaphore::new(READINGS_MAX))));
-        room.try_acquire_owned().map_err(|_| {
-            ApiError::unavailable(
-                "too_many_readings",
-                "Too many exports and statistics of this workspace at once; wait for one to end.",
-            )
-        })
+        let place = tokio::time::timeout(PLACE_PATIENCE, room.acquire_owned()).await;
+        place.ok().and_then(Result::ok).ok_or_else(too_many)
     }
+
+    /// A place, until it is dropped.
+    pub(super) fn take(&self, workspace: WorkspaceId) -> Result<OwnedSemaphorePermit, ApiError> {
+        let room =
+            Arc::clone(&self.0.entry(workspace).or_insert_with(|| Arc::new(Semaphore::new(READINGS_MAX))));
+        room.try_acquire_owned().map_err(|_| too_many())
+    }
+}
+
+fn too_many() -> ApiError {
+    ApiError::unavailable(
+        "too_many_readings",
+        "Too many exports and statistics of this workspace at once; wait for one to end.",
+    )
 }
 
 /// How long a question waits for the view when it is behind: an auditor would rather wait than miss the last accesses.

@@ -14,7 +14,7 @@ use super::{
     body::Body,
     caller::{By, Caller},
     error::ApiError,
-    idempotency, lists, present,
+    history, idempotency, lists, present,
 };
 use crate::{
     actors::Done,
@@ -248,9 +248,13 @@ pub fn look_at(
 pub async fn get(
     ports: web::Data<Ports>,
     caller: Caller,
+    request: HttpRequest,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
+    if let Some(at) = history::asked(&request)? {
+        return history::agent(&ports, &caller, &id, &at).await;
+    }
     let (id, entry) = find(&ports, &caller, &id)?;
     let shown = present::agent(&ports, id, &entry);
     Ok(HttpResponse::Ok().insert_header(("etag", lists::etag(entry.revision))).json(shown))

@@ -227,6 +227,13 @@ impl Operation {
         self.refuses(400, &["validation_failed"]).refuses(422, &["idempotency_key_reused"]).writes()
     }
 
+    /// It may carry `Last-Event-ID`.
+    #[must_use]
+    pub fn resumable(mut self) -> Self {
+        self.headers.insert("LastEventId");
+        self.refuses(400, &["validation_failed"])
+    }
+
     /// It may carry `If-Match`.
     #[must_use]
     pub fn conditional(mut self) -> Self {

@@ -8,6 +8,7 @@ pub mod agent_commands;
 pub mod agent_messages;
 pub mod agent_upkeep;
 pub mod agents;
+pub mod audit;
 pub mod body;
 pub mod caller;
 pub mod describe;
@@ -16,8 +17,11 @@ pub mod desk;
 pub mod device;
 pub mod docs;
 pub mod environments;
+pub mod erasure;
 pub mod error;
+pub mod events;
 pub mod health;
+pub mod history;
 pub mod idempotency;
 pub mod keys;
 pub mod limit;
@@ -82,6 +86,7 @@ pub struct Ports {
     pub catalog: CatalogReader,
     pub accesses: AccessLogReader,
     pub readings: access_logs::Readings,
+    pub event_streams: events::streaming::Streams,
     pub views: Arc<Views>,
     pub recorder: Recorder,
     pub edge: Arc<crate::edge::metrics::Metrics>,
@@ -225,6 +230,17 @@ fn urls() -> Vec<Url> {
         Url::at("/v1/shares/{id}/logs").get(access_logs::list, d::access_logs::list()),
         Url::at("/v1/shares/{id}/logs/stats").get(access_logs::stats, d::access_logs::stats()),
         Url::at("/v1/shares/{id}/logs/export").get(access_logs::export, d::access_logs::export()),
+        // What was recorded.
+        Url::at("/v1/audit").get(audit::list, d::audit::list()),
+        Url::at("/v1/audit/stats").get(audit::stats, d::audit::stats()),
+        Url::at("/v1/audit/erase").post(erasure::of_workspace, d::audit::erase()),
+        Url::at("/v1/shares/{id}/logs/erase").post(erasure::of_share, d::audit::erase_of_share()),
+        Url::at("/v1/audit/agents/{id}").get(audit::of_agent, d::audit::of_agent()),
+        Url::at("/v1/audit/tunnels/{id}").get(audit::of_tunnel, d::audit::of_tunnel()),
+        Url::at("/v1/audit/shares/{id}").get(audit::of_share, d::audit::of_share()),
+        Url::at("/v1/events").get(events::page, d::events::page()),
+        Url::at("/v1/events/export").get(events::export, d::events::export()),
+        Url::at("/v1/events/stream").get(events::streaming::stream, d::events::stream()),
         Url::at("/v1/shared/{token}/info").get(shares::info, d::shares::info()),
     ]
 }

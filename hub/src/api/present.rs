@@ -12,23 +12,62 @@ use domain::{
 use projections::{
     access_log::{AccessRow, ShareTotals, TunnelTotals},
     catalog::ShareRow,
-    routes::Entry,
+    routes::{Entry, Routes},
 };
 use schemas::rest;
 
 use super::{Ports, error::ApiError, lists};
-use crate::creation::public_share;
+use crate::{creation::public_share, links::Links};
 
 fn moment(at: Timestamp) -> String {
     at.to_string()
 }
 
+/// What things look like: as they are, or as facts had them at a moment of the past.
+#[derive(Clone, Copy)]
+pub enum Scene<'a> {
+    Now(&'a Ports),
+    Then(&'a Ports, &'a crate::history::Past),
+}
+
+impl Scene<'_> {
+    fn routes(&self) -> &Routes {
+        match self {
+            Self::Now(ports) => &ports.routes,
+            Self::Then(_, past) => &past.routes,
+        }
+    }
+    fn links(&self) -> &Links {
+        match self {
+            Self::Now(ports) | Self::Then(ports, _) => &ports.links,
+        }
+    }
+    fn time(&self) -> Timestamp {
+        match self {
+            Self::Now(ports) => ports.clock.now(),
+            Self::Then(_, past) => past.moment.at,
+        }
+    }
+    fn is_connected(&self, agent: AgentId) -> bool {
+        match self {
+            Self::Now(ports) => ports.gateway.is_connected(agent),
+            Self::Then(_, past) => past.connected_at(agent).is_some(),
+        }
+    }
+    fn connected_at(&self, agent: AgentId) -> Option<Timestamp> {
+        match self {
+            Self::Now(ports) => ports.gateway.online_agent(agent).map(|session| session.connected_at),
+            Self::Then(_, past) => past.connected_at(agent),
+        }
+    }
+}
+
 /// The status word and the reason behind `error`.
-fn status(ports: &Ports, details: &Details) -> (&'static str, Option<String>) {
+fn status(scene: Scene<'_>, details: &Details) -> (&'static str, Option<String>) {
     if details.paused {
         return ("paused", None);
     }
-    let online = ports.gateway.is_connected(details.created.agent_id);
+    let online = scene.is_connected(details.created.agent_id);
     match &details.condition {
         Condition::Connected(_) if online => ("active", None),
         Condition::Failed(Outage::TargetUnreachable(words)) if online => {
@@ -42,11 +81,11 @@ fn status(ports: &Ports, details: &Details) -> (&'static str, Option<String>) {
 }
 
 /// The URL under which everybody reaches a public tunnel.
-pub fn public_url(ports: &Ports, id: TunnelId, details: &Details) -> Option<String> {
+fn public_url(scene: Scene<'_>, id: TunnelId, details: &Details) -> Option<String> {
     if !details.created.is_public {
         return None;
     }
-    public_share(&ports.routes, id).map(|(_, slug)| ports.links.slug(&slug))
+    public_share(scene.routes(), id).map(|(_, slug)| scene.links().slug(&slug))
 }
 
 /// A tunnel, field by field as seed 004 shows it; `None` when it is closed.
@@ -60,7 +99,7 @@ pub fn tunnel(
 ) -> Result<Option<rest::Tunnel>, ApiError> {
     let Some(details) = entry.state.open() else { return Ok(None) };
     let carried = lists::view(ports.accesses.carried_by(details.created.workspace_id, &[id]))?;
-    Ok(open_tunnel(ports, id, entry, carried.first().copied().unwrap_or_default()))
+    Ok(open_tunnel(Scene::Now(ports), id, entry, carried.first().copied().unwrap_or_default()))
 }
 
 /// Tunnels of one workspace, in their order; closed ones are left out.
@@ -74,17 +113,18 @@ pub fn tunnels(
 ) -> Result<Vec<rest::Tunnel>, ApiError> {
     let carried = lists::view(ports.accesses.carried_by(workspace, ids))?;
     let entries = ids.iter().zip(carried).filter_map(|(id, it)| Some((*id, ports.routes.tunnel(*id)?, it)));
-    Ok(entries.filter_map(|(id, entry, it)| open_tunnel(ports, id, &entry, it)).collect())
+    Ok(entries.filter_map(|(id, entry, it)| open_tunnel(Scene::Now(ports), id, &entry, it)).collect())
 }
 
-fn open_tunnel(
-    ports: &Ports,
+/// A tunnel as a scene has it, with what it carried; `None` when it is closed.
+pub fn open_tunnel(
+    scene: Scene<'_>,
     id: TunnelId,
     entry: &Entry<domain::tunnel::Tunnel>,
     carried: TunnelTotals,
 ) -> Option<rest::Tunnel> {
     let details = entry.state.open()?;
-    let (status, status_reason) = status(ports, details);
+    let (status, status_reason) = status(scene, details);
     let created = &details.created;
     Some(rest::Tunnel {
         id: id.to_string(),
@@ -97,7 +137,7 @@ fn open_tunnel(
         status: status.to_owned(),
         status_reason,
         is_public: created.is_public,
-        public_url: public_url(ports, id, details),
+        public_url: public_url(scene, id, details),
         metadata: details.metadata.clone(),
         created_at: moment(entry.created_at),
         expires_at: created.expires_at.map(moment),
@@ -115,7 +155,7 @@ fn open_tunnel(
 pub fn share(ports: &Ports, id: ShareId, entry: &Entry<ShareState>) -> Result<Option<rest::Share>, ApiError> {
     let Some(created) = &entry.state.created else { return Ok(None) };
     let totals = lists::view(ports.accesses.totals(created.workspace_id, id))?;
-    Ok(counted_share(ports, id, entry, totals))
+    Ok(counted_share(Scene::Now(ports), id, entry, totals))
 }
 
 /// Shares of one workspace, in their order: as they are now, and those that ended long ago as the catalog says.
@@ -130,7 +170,7 @@ pub fn shares(
     let ids: Vec<ShareId> = rows.iter().map(|row| row.id).collect();
     let totals = lists::view(ports.accesses.totals_of(workspace, &ids))?;
     let shown = rows.iter().zip(totals).filter_map(|(row, totals)| match ports.routes.share(row.id) {
-        Some(entry) => counted_share(ports, row.id, &entry, totals),
+        Some(entry) => counted_share(Scene::Now(ports), row.id, &entry, totals),
         None => Some(counted_former(row, totals)),
     });
     Ok(shown.collect())
@@ -167,8 +207,9 @@ fn counted_former(row: &ShareRow, totals: ShareTotals) -> rest::Share {
     }
 }
 
-fn counted_share(
-    ports: &Ports,
+/// A share as a scene has it, with how it was used.
+pub fn counted_share(
+    scene: Scene<'_>,
     id: ShareId,
     entry: &Entry<ShareState>,
     totals: ShareTotals,
@@ -176,7 +217,7 @@ fn counted_share(
     let created = entry.state.created.as_ref()?;
     // A pause or an absent agent passes; these do not.
     let over = [Denied::ShareRevoked, Denied::ShareExpired, Denied::TunnelGone];
-    let gate = ports.routes.gate(&entry.state, ports.clock.now());
+    let gate = scene.routes().gate(&entry.state, scene.time());
     let revoked_at =
         matches!(entry.state.ended, Some(Ended::Revoked { .. })).then(|| moment(entry.changed_at));
     Some(rest::Share {
@@ -228,22 +269,31 @@ pub fn access(row: &AccessRow) -> rest::AccessEntry {
 
 /// An agent.
 pub fn agent(ports: &Ports, id: AgentId, entry: &Entry<domain::agent::Agent>) -> Option<rest::Agent> {
+    agent_in(Scene::Now(ports), id, entry)
+}
+
+/// An agent as a scene has it; `None` when it is deleted.
+pub fn agent_in(scene: Scene<'_>, id: AgentId, entry: &Entry<domain::agent::Agent>) -> Option<rest::Agent> {
     let registered = entry.state.registered.as_ref().filter(|_| !entry.state.deleted)?;
-    let session = ports.gateway.online_agent(id);
+    let connected_at = scene.connected_at(id);
+    let heartbeat = match scene {
+        Scene::Now(ports) => ports.last_seen.get(&id).map(|seen| *seen),
+        Scene::Then(..) => None,
+    };
     Some(rest::Agent {
         id: id.to_string(),
         name: registered.name.to_string(),
         label: registered.label.to_string(),
-        status: if session.is_some() { "online" } else { "offline" }.to_owned(),
+        status: if connected_at.is_some() { "online" } else { "offline" }.to_owned(),
         client_type: registered.client_type.map(word),
         created_at: moment(entry.created_at),
-        connected_at: session.as_ref().map(|session| moment(session.connected_at)),
-        last_seen_at: Some(moment(match (&session, ports.last_seen.get(&id)) {
-            (Some(_), _) => ports.clock.now(),
-            (None, Some(seen)) => entry.changed_at.max(*seen),
+        connected_at: connected_at.map(moment),
+        last_seen_at: Some(moment(match (connected_at, heartbeat) {
+            (Some(_), _) => scene.time(),
+            (None, Some(seen)) => entry.changed_at.max(seen),
             (None, None) => entry.changed_at,
         })),
-        tunnel_count: u64::try_from(ports.routes.tunnels_of(id).len()).unwrap_or(u64::MAX),
+        tunnel_count: u64::try_from(scene.routes().tunnels_of(id).len()).unwrap_or(u64::MAX),
         capabilities: entry.state.capabilities.iter().map(capability).collect(),
     })
 }

@@ -21,8 +21,8 @@ use schemas::rest::{
 use std::sync::Arc;
 
 use super::{
-    Ports, access_logs::see_accesses, body::Body, caller::Caller, error::ApiError, idempotency, limit, lists,
-    present, tunnels, url,
+    Ports, access_logs::see_accesses, body::Body, caller::Caller, error::ApiError, history, idempotency,
+    limit, lists, present, tunnels, url,
 };
 use crate::{
     creation::{NewLink, NewShare},
@@ -229,9 +229,13 @@ pub(super) fn find(ports: &Ports, caller: &Caller, text: &str) -> Result<(ShareI
 pub async fn get(
     ports: web::Data<Ports>,
     caller: Caller,
+    request: HttpRequest,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
+    if let Some(at) = history::asked(&request)? {
+        return history::share(&ports, &caller, &id, &at).await;
+    }
     let (id, known) = find(&ports, &caller, &id)?;
     see_accesses(&ports).await;
     let shown = match &known {

@@ -26,7 +26,7 @@ use super::{
     body::Body,
     caller::Caller,
     error::{ApiError, Refusal as _},
-    idempotency, lists, present,
+    history, idempotency, lists, present,
 };
 use crate::{
     actors::{Done, ExecuteError},
@@ -175,9 +175,13 @@ pub fn find(ports: &Ports, caller: &Caller, text: &str) -> Result<(TunnelId, Arc
 pub async fn get(
     ports: web::Data<Ports>,
     caller: Caller,
+    request: HttpRequest,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
+    if let Some(at) = history::asked(&request)? {
+        return history::tunnel(&ports, &caller, &id, &at).await;
+    }
     let (id, entry) = find(&ports, &caller, &id)?;
     let shown = present::tunnel(&ports, id, &entry)?;
     Ok(HttpResponse::Ok().insert_header((header::ETAG, lists::etag(entry.revision))).json(shown))

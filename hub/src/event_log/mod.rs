@@ -6,6 +6,7 @@
 pub mod limits;
 pub mod memory;
 pub mod segments;
+pub mod tape;
 pub mod verify;
 
 use std::{fmt, sync::Arc};

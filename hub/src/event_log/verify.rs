@@ -8,11 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::{recorded::Family, time::Timestamp};
+use domain::{
+    recorded::Family,
+    time::{Day, Timestamp},
+};
 
 use super::segments::{
     Chains, Damage, Extent, FROM_THE_START, Found, IdentityError, Lock, LockError, SEAL_BYTES, Seal, Step,
-    Walk, all_segments, heads_hash, list_seals, log_dir, read_identity, stream_of,
+    Walk, all_segments, heads_hash, is_zero, list_seals, log_dir, read_identity, read_retired,
+    seal_looks_torn, statement_hash, stream_of,
 };
 use crate::keyring::seal_public_keys;
 
@@ -32,8 +36,19 @@ pub struct VerifyReport {
     pub expected_head_at: Option<u64>,
     pub seals: u64,
     pub last_seal: Option<LastSeal>,
+    /// What was retired and is therefore not in the figures.
+    pub retired: Option<RetiredHistory>,
     /// A commit that was never acknowledged stands broken off at the end; the next start drops it.
     pub unfinished_commit: bool,
+}
+
+/// What is gone by intent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetiredHistory {
+    /// Accesses recorded on days before this one.
+    pub before: Day,
+    /// Up to this position.
+    pub position: u64,
 }
 
 /// The newest signed statement about the log.
@@ -99,13 +114,29 @@ pub fn verify(data: &Path, expected_head: Option<&str>) -> Result<VerifyReport, 
             VerifyFailure::Bad(plain(log_dir(data).join("identity"), 0, "it is damaged"))
         }
     })?;
-    let segments = all_segments(data).map_err(cannot)?;
-    let seals = read_seals(data, log_id)?;
+    let retired = read_retired(data, log_id)?;
+    let boundary = retired.as_ref().map(|(it, _)| it.boundary).unwrap_or_default();
+    let segments = all_segments(data, retired.as_ref().map(|(it, _)| it)).map_err(cannot)?;
+    let keys = seal_public_keys(&data.join("keyring")).map_err(cannot)?;
+    if let Some((retired, _)) = &retired
+        && !keys.contains(&retired.public_key)
+    {
+        let reason = "what was retired is signed with a key that is not in the keyring";
+        return Err(plain(log_dir(data).join("retired"), 0, reason).into());
+    }
+    let seals = read_seals(data, log_id, &keys)?;
     let sealed = seals.last().map_or(0, |seal| seal.seal.position);
 
-    let mut check = Check { chains: Chains::default(), revisions: Default::default(), events: [0; 3] };
-    let mut walk = Walk::new(&segments, log_id, Extent::File, FROM_THE_START)?;
-    let mut waiting = seals.iter().peekable();
+    let mut check = Check {
+        chains: Chains::after(retired.as_ref().map(|(it, _)| it)),
+        revisions: Default::default(),
+        events: [0; 3],
+        is_retired: retired.is_some(),
+        statement: retired.as_ref().map(|(_, bytes)| statement_hash(bytes)),
+    };
+    let mut walk = Walk::new(&segments, log_id, Extent::File, FROM_THE_START, boundary)?;
+    // What was sealed before the end of what was retired is no longer there to be compared; what comes later covers it.
+    let mut waiting = seals.iter().skip_while(|seal| seal.seal.position <= boundary.position).peekable();
     let mut expected_head_at = None;
     let unfinished_commit = loop {
         let mut visit =
@@ -127,11 +158,22 @@ pub fn verify(data: &Path, expected_head: Option<&str>) -> Result<VerifyReport, 
             expected_head_at = Some(walk.position);
         }
     };
+    if check.statement.is_some() {
+        let reason = "the log does not know that anything was retired";
+        return Err(plain(log_dir(data).join("retired"), 0, reason).into());
+    }
     let head = hex(&heads_hash(&check.chains.heads));
     if let Some(expected) = expected_head
         && expected_head_at.is_none()
     {
         let position = walk.position;
+        if let Some((retired, _)) = &retired {
+            let before = Day::new(retired.before_day);
+            return Err(VerifyFailure::CannotJudge(format!(
+                "the log never had the head {expected} since accesses before {before} were retired; whether it had it \
+                 earlier can no longer be told"
+            )));
+        }
         return Err(VerifyFailure::OtherHead { expected: expected.to_owned(), head, position });
     }
     let workspaces: std::collections::BTreeSet<_> =
@@ -147,6 +189,10 @@ pub fn verify(data: &Path, expected_head: Option<&str>) -> Result<VerifyReport, 
         last_seal: seals
             .last()
             .map(|seal| LastSeal { position: seal.seal.position, recorded_at: seal.seal.recorded_at }),
+        retired: retired.map(|(it, _)| RetiredHistory {
+            before: Day::new(it.before_day),
+            position: it.boundary.position,
+        }),
         unfinished_commit,
     })
 }
@@ -155,17 +201,29 @@ struct Check {
     chains: Chains,
     revisions: std::collections::HashMap<domain::recorded::StreamName, u64>,
     events: [u64; 3],
+    is_retired: bool,
+    /// The hash of the statement of what was retired, until the log says it.
+    statement: Option<String>,
 }
 
 impl Check {
     fn event(&mut self, found: Found<'_>) -> Result<(), &'static str> {
         self.chains.follow(found.family, found.event)?;
         let revision = self.revisions.entry(stream_of(found)?).or_default();
+        if *revision == 0 && self.is_retired && found.family == Family::Accesses {
+            *revision = found.event.revision().saturating_sub(1);
+        }
         *revision += 1;
         if found.event.revision() != *revision {
             return Err("its revision does not follow the one before");
         }
-        found.event.decode().ok_or("it does not have the form of an event")?;
+        let recorded = found.event.decode().ok_or("it does not have the form of an event")?;
+        if let Some(statement) = &self.statement
+            && &*recorded.event_type == "history.retired"
+            && recorded.data.contains(statement.as_str())
+        {
+            self.statement = None;
+        }
         self.events[found.family as usize] += 1;
         Ok(())
     }
@@ -184,19 +242,20 @@ impl FoundSeal {
 }
 
 /// The seals in order, each with a right signature under a key of the keyring.
-fn read_seals(data: &Path, log_id: uuid::Uuid) -> Result<Vec<FoundSeal>, VerifyFailure> {
-    let keys = seal_public_keys(&data.join("keyring")).map_err(cannot)?;
+fn read_seals(data: &Path, log_id: uuid::Uuid, keys: &[[u8; 32]]) -> Result<Vec<FoundSeal>, VerifyFailure> {
     let mut seals: Vec<FoundSeal> = Vec::new();
     for file in list_seals(data).map_err(cannot)? {
         let bytes = fs::read(&file).map_err(|error| cannot(format!("{}: {error}", file.display())))?;
-        // What is left over at the end, or zero, is a seal that broke off: it never said anything.
+        // What is left over at the end, or broke off in one of its sectors, never said anything.
         for (number, chunk) in bytes.chunks_exact(SEAL_BYTES).enumerate() {
             let offset = (number * SEAL_BYTES) as u64;
-            if chunk.iter().all(|byte| *byte == 0) {
-                continue;
-            }
             let chunk = chunk.first_chunk().expect("a chunk of this size");
-            let seal = Seal::read(chunk, log_id).map_err(|reason| plain(file.clone(), offset, reason))?;
+            let is_last = bytes.len() - number * SEAL_BYTES < 2 * SEAL_BYTES;
+            let seal = match Seal::read(chunk, log_id) {
+                Ok(seal) => seal,
+                Err(_) if is_zero(chunk) || (is_last && seal_looks_torn(chunk, offset)) => continue,
+                Err(reason) => return Err(plain(file, offset, reason).into()),
+            };
             let found = FoundSeal { seal, file: file.clone(), offset };
             if !keys.contains(&seal.public_key) {
                 return Err(found.bad("the seal is signed with a key that is not in the keyring").into());

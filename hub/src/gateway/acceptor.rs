@@ -115,6 +115,11 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
+    /// Another handle of the connection's socket, to shut it from outside.
+    pub fn second_socket(&self) -> Option<Socket> {
+        self.socket.lock().as_ref().and_then(|socket| socket.try_clone().ok())
+    }
+
     /// A second handle of the connection's socket, to shut it from outside; once only.
     pub fn take_socket(&self) -> Option<Socket> {
         self.socket.lock().take()

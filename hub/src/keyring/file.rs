@@ -199,7 +199,8 @@ fn parse(bytes: &[u8], path: &Path) -> Result<(Vec<Record>, u64), KeyringError> 
     Ok((records, at as u64))
 }
 
-fn destroyed_path(path: &Path) -> PathBuf {
+/// The list of destroyed keys of a keyring.
+pub(crate) fn destroyed_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".destroyed");
     PathBuf::from(name)

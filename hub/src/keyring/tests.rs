@@ -50,8 +50,9 @@ fn a_destroyed_key_stays_destroyed_when_an_older_keyring_is_put_back() {
     let gone = keyring.seal_personal(WORKSPACE, SHARE, AT, "gone").unwrap();
     let stays = keyring.seal_personal(WORKSPACE, None, AT, "stays").unwrap();
     let backup = std::fs::read(&path).unwrap();
-    assert_eq!(keyring.destroy(WORKSPACE, SHARE, AT.day()).unwrap(), 1);
-    assert_eq!(keyring.destroy(WORKSPACE, SHARE, AT.day()).unwrap(), 0);
+    let of_share = Whose::Share(WORKSPACE, SHARE.unwrap());
+    assert_eq!(keyring.destroy(of_share, AT.day(), AT.day()).unwrap(), 1);
+    assert_eq!(keyring.destroy(of_share, AT.day(), AT.day()).unwrap(), 0);
     assert_eq!(keyring.open_personal(WORKSPACE, SHARE, &gone), None);
     let later = keyring.seal_personal(WORKSPACE, SHARE, AT, "later").unwrap();
     assert_eq!(keyring.open_personal(WORKSPACE, SHARE, &later).as_deref(), Some("later"));
@@ -120,4 +121,31 @@ fn one_key_serves_a_day_however_many_ask_at_once() {
     });
     assert_eq!(keyring.keys.read().by_id.len(), 1);
     assert!(format!("{keyring:?}").starts_with("Keyring { path:"));
+}
+
+#[test]
+fn only_the_keys_of_those_days_and_of_whom_are_destroyed() {
+    let (_dir, path) = dir();
+    let keyring = Keyring::open(&path).unwrap();
+    let other = WorkspaceId::new(uuid::Uuid::from_u128(9));
+    let day = |n: i64| AT.plus_ms(n * 86_400_000);
+    let seal = |workspace, scope, n| keyring.seal_personal(workspace, scope, day(n), "who").unwrap();
+    let of_share: Vec<_> = (0..4).map(|n| seal(WORKSPACE, SHARE, n)).collect();
+    let (of_workspace, of_other) = (seal(WORKSPACE, None, 1), seal(other, SHARE, 1));
+    let opens = |scope, blob: &[u8]| keyring.open_personal(WORKSPACE, scope, blob).is_some();
+    let (first, last) = (day(1).day(), day(2).day());
+    assert_eq!(keyring.destroy(Whose::Share(WORKSPACE, SHARE.unwrap()), first, last).unwrap(), 2);
+    let left: Vec<bool> = of_share.iter().map(|blob| opens(SHARE, blob)).collect();
+    assert_eq!(left, [true, false, false, true]);
+    assert!(opens(None, &of_workspace));
+    assert_eq!(keyring.destroy(Whose::Everybody(WORKSPACE), day(0).day(), last).unwrap(), 2);
+    assert!(!opens(None, &of_workspace) && !opens(SHARE, &of_share[0]) && opens(SHARE, &of_share[3]));
+    assert!(keyring.open_personal(other, SHARE, &of_other).is_some());
+    // Who only reads the file sees the same, and changes nothing.
+    let before = std::fs::read(&path).unwrap();
+    let read = PersonalKeys::read(&path).unwrap();
+    assert_eq!(read.open_personal(WORKSPACE, SHARE, &of_share[3]).as_deref(), Some("who"));
+    assert_eq!(read.open_personal(WORKSPACE, SHARE, &of_share[1]), None);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(format!("{read:?}"), "PersonalKeys(..)");
 }

@@ -165,6 +165,8 @@ async fn execute_in_turn(core: &Core, turn: &Mutex<()>, order: &Order) -> Reply 
                 Order::KeyCreate { .. } => "key create",
                 Order::KeyList { .. } => "key list",
                 Order::KeyRevoke { .. } => "key revoke",
+                Order::Erase { .. } => "erase",
+                Order::LogExtent {} => "backup",
             };
             tracing::info!(command, "the operator's command was executed");
             Reply::Done(lines)

@@ -5,6 +5,7 @@
 //! | [`projections::routes::Routes`] | what request paths read | memory | [`load_routes`], at every start |
 //! | [`projections::catalog::Catalog`] | lists | `<data>/views/catalog/` | its checkpoint; from zero when it does not fit |
 //! | [`projections::access_log::AccessLog`] | what visitors did | `<data>/views/accesses/` | the same |
+//! | [`projections::audit::Audit`] | where every event stands | `<data>/views/audit/` | the same |
 //!
 //! Nothing exists only in a view. Whoever needs to see what was just written waits for its position
 //! ([`Views::wait_for_catalog`]); nobody else waits for a view.
@@ -19,10 +20,12 @@ use domain::recorded::{Families, Family};
 use parking_lot::Mutex;
 use projections::{
     access_log::{AccessLog, AccessLogReader},
+    audit::{Audit, AuditReader},
     catalog::{Catalog, CatalogReader},
     routes::Routes,
     view::{Applied, KeptView, View, ViewError},
 };
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::event_log::{ReadError, SharedLog};
@@ -38,6 +41,9 @@ const FACTS: Pace = Pace { batch: 2_000, linger: Duration::ZERO };
 /// A packed event of accesses takes up to 16 KiB, so a batch up to 4 MiB. A visit is in nobody's way until somebody
 /// looks: waiting a little makes larger and fewer commits, and who looks does not wait.
 const ACCESSES: Pace = Pace { batch: 256, linger: Duration::from_millis(150) };
+/// Packed accesses are among them, of which only the place is kept. Who follows events waits a second at most; a burst
+/// of visits should not be as many commits.
+const EVERYTHING: Pace = Pace { batch: 512, linger: Duration::from_millis(25) };
 /// Facts read at once when routes are loaded.
 const LOAD_BATCH: usize = 4_096;
 
@@ -108,8 +114,10 @@ impl View for RoutesReader {
 pub struct Views {
     catalog: CatalogReader,
     accesses: AccessLogReader,
+    audit: AuditReader,
     follows_catalog: Follower,
     follows_accesses: Follower,
+    follows_audit: Follower,
     follows_routes: Follower,
     runners: Mutex<Vec<Runner>>,
 }
@@ -132,20 +140,25 @@ impl Views {
         let head = *log.head().borrow();
         let catalog: Catalog = open(&folder, log.log_id(), head)?;
         let accesses: AccessLog = open(&folder, log.log_id(), head)?;
+        let audit: Audit = open(&folder, log.log_id(), head)?;
         let routes = RoutesReader { routes, position: routes_position };
         let (catalog_reader, accesses_reader) = (catalog.reader(), accesses.reader());
+        let audit_reader = audit.reader();
         let runners = [
             Runner::start(Arc::clone(log), routes, FACTS),
             Runner::start(Arc::clone(log), catalog, FACTS),
             Runner::start(Arc::clone(log), accesses, ACCESSES),
+            Runner::start(Arc::clone(log), audit, EVERYTHING),
         ];
-        let [follows_routes, follows_catalog, follows_accesses] =
+        let [follows_routes, follows_catalog, follows_accesses, follows_audit] =
             runners.each_ref().map(|runner| runner.follower().clone());
         Ok(Self {
             catalog: catalog_reader,
             accesses: accesses_reader,
+            audit: audit_reader,
             follows_catalog,
             follows_accesses,
+            follows_audit,
             follows_routes,
             runners: Mutex::new(runners.into()),
         })
@@ -159,6 +172,10 @@ impl Views {
     pub fn accesses(&self) -> AccessLogReader {
         self.accesses.clone()
     }
+    /// A handle for questions about where events stand.
+    pub fn audit(&self) -> AuditReader {
+        self.audit.clone()
+    }
 
     /// Waits until lists show everything up to a position; `false` when they do not after `patience`.
     pub async fn wait_for_catalog(&self, position: u64, patience: Duration) -> bool {
@@ -168,14 +185,22 @@ impl Views {
     pub async fn wait_for_accesses(&self, position: u64, patience: Duration) -> bool {
         self.follows_accesses.wait_for(position, patience).await
     }
+    /// Waits until the audit shows everything up to a position; `false` when it does not after `patience`.
+    pub async fn wait_for_audit(&self, position: u64, patience: Duration) -> bool {
+        self.follows_audit.wait_for(position, patience).await
+    }
+    /// Shows, watched, up to which position the audit has everything.
+    pub fn audited(&self) -> watch::Receiver<u64> {
+        self.follows_audit.watch()
+    }
     /// Waits until routes have what every node wrote up to a position; `false` when they do not after `patience`.
     pub async fn wait_for_routes(&self, position: u64, patience: Duration) -> bool {
         self.follows_routes.wait_for(position, patience).await
     }
 
     /// How each reader follows, for metrics: name and follower.
-    pub fn followers(&self) -> [&Follower; 3] {
-        [&self.follows_routes, &self.follows_catalog, &self.follows_accesses]
+    pub fn followers(&self) -> [&Follower; 4] {
+        [&self.follows_routes, &self.follows_catalog, &self.follows_accesses, &self.follows_audit]
     }
 
     /// Whether every view follows the log; if not, which does not and why (for `/readyz`).

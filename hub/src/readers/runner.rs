@@ -60,6 +60,10 @@ impl Follower {
     pub fn reached(&self) -> u64 {
         *self.reached.borrow()
     }
+    /// The same, watched.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.reached.clone()
+    }
     /// What stands in its way now.
     pub fn trouble(&self) -> Option<String> {
         self.shared.state.lock().trouble.clone()
@@ -186,12 +190,12 @@ impl Work {
                 let applied: Vec<Applied> = batch
                     .into_iter()
                     .map(|recorded| {
-                        let event = recorded.event().ok();
+                        let event = if V::DECODES { recorded.event().ok() } else { None };
                         (recorded, event)
                     })
                     .collect();
                 let answer = owned.apply(&applied);
-                let skipped = applied.iter().filter(|(_, event)| event.is_none()).count();
+                let skipped = applied.iter().filter(|(_, event)| V::DECODES && event.is_none()).count();
                 (owned, answer, skipped)
             });
             let (owned, answer, skipped) =

@@ -82,6 +82,11 @@ impl World {
                 body["user_code"] = self.device_login().await.text("userCode").into();
                 body["api_key"] = ADMIN.into();
             }
+            // A stream would stay for an hour.
+            ("streamEvents", "GET" | "HEAD", None) => {
+                let join = if path.contains('?') { '&' } else { '?' };
+                path.push_str(&format!("{join}maxSeconds=0"));
+            }
             ("getDeviceToken", "GET" | "HEAD", None) => {
                 let begun = self.device_login().await;
                 let code = json!({ "userCode": begun.text("userCode") });

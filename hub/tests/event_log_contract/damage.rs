@@ -325,3 +325,164 @@ async fn a_log_without_its_identity_is_refused() {
     assert!(matches!(try_small(&data), Err(OpenError::NoIdentity(_))));
     assert!(matches!(verify(&data, None), Err(VerifyFailure::CannotJudge(_))));
 }
+
+/// A closed log with so many seals, one for each time that it was open.
+async fn log_with_seals(data: &Path, count: usize) -> PathBuf {
+    for _ in 0..count {
+        let log = try_small(data).unwrap();
+        log.append(any(&facts(1))).await.unwrap();
+        log.close().await;
+    }
+    let mut files = files_below(&data.join("log").join("seals"));
+    assert_eq!(files.len(), 1, "all of one day");
+    files.remove(0)
+}
+
+const SEAL_BYTES: usize = 172;
+
+#[tokio::test]
+async fn a_seal_that_misses_a_sector_said_nothing_and_is_in_nobodys_way() {
+    let dir = quick_dir();
+    let data = dir.path().join("data");
+    let file = log_with_seals(&data, 10).await;
+    let whole = fs::read(&file).unwrap();
+    assert_eq!(whole.len(), 10 * SEAL_BYTES);
+    let mut torn = 0;
+    // Of every seal that lies in two sectors, either may be missing when it was the last one.
+    for number in 0..10 {
+        let (start, end) = (number * SEAL_BYTES, (number + 1) * SEAL_BYTES);
+        let border = end / 512 * 512;
+        if border <= start || border == end {
+            continue;
+        }
+        for missing in [start..border, border..end] {
+            let mut bytes = whole[..end].to_vec();
+            bytes[missing].fill(0);
+            fs::write(&file, &bytes).unwrap();
+            let report = verify(&data, None).unwrap();
+            assert_eq!((report.seals, report.position), (number as u64, 10), "seal {number}");
+            // The next start goes on over it, for good.
+            let copy = dir.path().join("copy");
+            copy_dir(&data, &copy);
+            let log = try_small(&copy).unwrap();
+            log.append(any(&facts(1))).await.unwrap();
+            log.close().await;
+            assert_eq!(verify(&copy, None).unwrap().seals, number as u64 + 1, "seal {number}");
+            fs::remove_dir_all(&copy).unwrap();
+            torn += 1;
+        }
+    }
+    assert!(torn >= 6, "{torn}");
+}
+
+#[tokio::test]
+async fn a_seal_with_a_changed_byte_was_not_torn() {
+    let dir = quick_dir();
+    let data = dir.path().join("data");
+    let file = log_with_seals(&data, 4).await;
+    let whole = fs::read(&file).unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&file, &bytes).unwrap();
+        let Err(VerifyFailure::Bad(damage)) = verify(&data, None) else {
+            panic!("byte {at} was not noticed")
+        };
+        assert_eq!(
+            (&damage.file, damage.offset),
+            (&file, (at / SEAL_BYTES * SEAL_BYTES) as u64),
+            "byte {at}"
+        );
+    }
+    // A sector that is missing in the middle was there once: what stands behind it was written later.
+    let mut bytes = whole;
+    bytes[SEAL_BYTES * 2..512].fill(0);
+    fs::write(&file, &bytes).unwrap();
+    assert!(matches!(verify(&data, None), Err(VerifyFailure::Bad(_))));
+}
+
+/// Where the frames of a segment's events begin and end, its header left out; commits are one event and a mark.
+fn frames(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let (mut at, mut found) = (64, Vec::new());
+    while bytes.get(at..at + 3) == Some(b"pcE") || bytes.get(at..at + 3) == Some(b"pcM") {
+        let length = 12 + u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+        found.push(at..at + length);
+        at += length;
+    }
+    found
+}
+
+#[tokio::test]
+async fn an_event_that_was_removed_or_swapped_is_named() {
+    let dir = quick_dir();
+    let data = dir.path().join("data");
+    let log = crate::support::open(&data);
+    for n in 0..6 {
+        log.append(any(&facts(n))).await.unwrap();
+    }
+    let events = read_everything(&*log).await;
+    log.close().await;
+    let segment = segments_of(&data, "facts").remove(0);
+    let whole = fs::read(&segment).unwrap();
+    let frames = frames(&whole);
+    assert_eq!(frames.len(), 12, "an event and a mark for each");
+    let pieces = |order: &[usize]| {
+        let mut bytes = whole[..64].to_vec();
+        order.iter().for_each(|n| bytes.extend_from_slice(&whole[frames[*n].clone()]));
+        bytes.resize(whole.len(), 0);
+        bytes
+    };
+    assert_eq!(pieces(&(0..12).collect::<Vec<_>>()), whole);
+    let all: Vec<usize> = (0..12).collect();
+    for (victim, event) in events.iter().enumerate().take(5) {
+        // The event alone, or its whole commit.
+        let event_only: Vec<usize> = all.iter().copied().filter(|n| *n != 2 * victim).collect();
+        let commit: Vec<usize> = all.iter().copied().filter(|n| n / 2 != victim).collect();
+        // Two events change places, or their commits do.
+        let (mut events_swapped, mut commits_swapped) = (all.clone(), all.clone());
+        events_swapped.swap(2 * victim, 2 * victim + 2);
+        commits_swapped.swap(2 * victim, 2 * victim + 2);
+        commits_swapped.swap(2 * victim + 1, 2 * victim + 3);
+        for order in [event_only, commit, events_swapped, commits_swapped] {
+            fs::write(&segment, pieces(&order)).unwrap();
+            let Err(VerifyFailure::Bad(damage)) = verify(&data, None) else { panic!("{order:?} verified") };
+            assert_eq!(damage.position, Some(event.position), "{order:?}: {damage}");
+            assert_eq!(damage.file, segment);
+        }
+    }
+    // The last one is missing: nothing but the seal knows.
+    fs::write(&segment, pieces(&all[..10])).unwrap();
+    let Err(VerifyFailure::Bad(damage)) = verify(&data, None) else { panic!("verified") };
+    assert_eq!(damage.position, Some(6), "{damage}");
+    assert!(damage.reason.contains("ends at position 5"), "{damage}");
+}
+
+#[tokio::test]
+async fn a_tail_cut_below_what_a_witness_remembers_is_noticed() {
+    let dir = quick_dir();
+    let data = dir.path().join("data");
+    let log = try_small(&data).unwrap();
+    log.append(any(&facts(1))).await.unwrap();
+    log.close().await;
+    let early = verify(&data, None).unwrap().head;
+    let log = try_small(&data).unwrap();
+    log.append(any(&facts(2))).await.unwrap();
+    log.close().await;
+    let witness = verify(&data, None).unwrap().head;
+    assert_eq!(verify(&data, Some(&early)).unwrap().expected_head_at, Some(1));
+    assert_eq!(verify(&data, Some(&witness)).unwrap().expected_head_at, Some(2));
+    // Somebody cuts the last event off, and the seals that know of it.
+    let segment = segments_of(&data, "facts").remove(0);
+    let mut bytes = fs::read(&segment).unwrap();
+    let last = frames(&bytes).remove(2).start;
+    bytes[last..].fill(0);
+    fs::write(&segment, bytes).unwrap();
+    let seals = files_below(&data.join("log").join("seals")).remove(0);
+    let kept = fs::read(&seals).unwrap()[..SEAL_BYTES].to_vec();
+    fs::write(&seals, kept).unwrap();
+    assert_eq!(verify(&data, None).unwrap().position, 1, "nothing within can know");
+    let Err(VerifyFailure::OtherHead { expected, position, .. }) = verify(&data, Some(&witness)) else {
+        panic!("the witness was not heard")
+    };
+    assert_eq!((expected, position), (witness, 1));
+}

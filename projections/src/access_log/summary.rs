@@ -9,7 +9,7 @@ use domain::{
     access::{self, Access, Completion, EndedBy, TunnelsUsed},
     event::Event,
     ids::{EventId, ShareId, TunnelId, WorkspaceId},
-    recorded::Recorded,
+    recorded::{Family, Recorded},
     time::Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension, Transaction};
@@ -64,8 +64,8 @@ pub(super) struct End {
 
 #[derive(Debug)]
 pub(super) struct Summary {
-    connection: Connection,
-    mark: Mark,
+    pub(super) connection: Connection,
+    pub(super) mark: Mark,
 }
 
 pub(super) fn file(folder: &Path) -> PathBuf {
@@ -102,7 +102,11 @@ struct Carried {
 
 impl Summary {
     pub(super) fn open(folder: &Path, log_id: Uuid) -> Result<Option<Self>, ViewError> {
-        let found = view::open_file(&file(folder), LAYOUT, log_id)?;
+        Self::open_at(&file(folder), log_id)
+    }
+
+    pub(super) fn open_at(path: &Path, log_id: Uuid) -> Result<Option<Self>, ViewError> {
+        let found = view::open_file(path, LAYOUT, log_id)?;
         Ok(found.map(|(connection, mark)| Self { connection, mark }))
     }
 
@@ -156,6 +160,12 @@ impl Summary {
                 gathered.take_in_use(recorded.workspace, used);
             }
         }
+        let mut of_family = batch.iter().filter(|(recorded, _)| recorded.family() == Family::Accesses);
+        if let Some((first, _)) = of_family.next() {
+            transaction
+                .prepare_cached("INSERT OR IGNORE INTO counted VALUES (1, ?1)")?
+                .execute([position(first.position)])?;
+        }
         gathered.write(&transaction)?;
         mark.write(&transaction)?;
         transaction.commit()?;
@@ -170,6 +180,7 @@ impl Summary {
             "SELECT * FROM share_days ORDER BY share, day",
             "SELECT * FROM days ORDER BY day",
             "SELECT * FROM running ORDER BY event, place",
+            // Not `counted`: how one came by the sums is not what they are.
         ] {
             view::dump_query(&self.connection, sql, sink)?;
         }
@@ -227,7 +238,7 @@ impl Gathered {
             sum.bytes_in = sum.bytes_in.saturating_add(position(access.bytes_in));
             sum.bytes_out = sum.bytes_out.saturating_add(position(access.bytes_out));
             if access.running {
-                note_running(db, recorded.id, place, access)?;
+                note_running(db, recorded, accessed, place, access)?;
             }
         }
         for completion in &accessed.completions {
@@ -302,14 +313,24 @@ impl Gathered {
 }
 
 /// Remembers an access that still ran, with the bytes that totals have of it.
-fn note_running(db: &Transaction<'_>, event: EventId, place: usize, access: &Access) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR IGNORE INTO running VALUES (?1, ?2, 0, ?3, ?4, ?5, NULL)")?.execute((
-        event.uuid(),
-        small(place),
-        access.latency_ms,
-        position(access.bytes_in),
-        position(access.bytes_out),
-    ))?;
+fn note_running(
+    db: &Transaction<'_>,
+    recorded: &Recorded,
+    accessed: &domain::access::ShareAccessed,
+    place: usize,
+    access: &Access,
+) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR IGNORE INTO running VALUES (?1, ?2, 0, ?3, ?4, ?5, NULL, ?6, ?7, ?8)")?
+        .execute((
+            recorded.id.uuid(),
+            small(place),
+            access.latency_ms,
+            position(access.bytes_in),
+            position(access.bytes_out),
+            accessed.share_id.uuid(),
+            accessed.tunnel_id.uuid(),
+            recorded.recorded_at.day(),
+        ))?;
     Ok(())
 }
 
@@ -323,7 +344,13 @@ fn complete(db: &Transaction<'_>, completion: &Completion) -> rusqlite::Result<(
     let ended_by = completion
         .ended_by
         .map(|ended_by| serde_json::to_string(&ended_by).expect("a plain enum").trim_matches('"').to_owned());
-    db.prepare_cached("INSERT OR REPLACE INTO running VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6)")?.execute((
+    // Where it was and when stays as it is.
+    db.prepare_cached(
+        "INSERT INTO running VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, NULL, NULL, NULL) ON CONFLICT DO UPDATE SET
+             completed = 1, latency_ms = excluded.latency_ms, bytes_in = excluded.bytes_in,
+             bytes_out = excluded.bytes_out, ended_by = excluded.ended_by",
+    )?
+    .execute((
         id.0,
         id.1,
         completion.latency_ms,

@@ -42,5 +42,20 @@ CREATE TABLE running (
     bytes_in INTEGER NOT NULL,
     bytes_out INTEGER NOT NULL,
     ended_by TEXT,
+    -- Where the access was, and the day that it was recorded on; null where that is not known (yet).
+    share BLOB,
+    tunnel BLOB,
+    day INTEGER,
     PRIMARY KEY (event, place)
 ) WITHOUT ROWID;
+-- Accesses that were running when the part that is being retired ended: empty but for a moment.
+CREATE TABLE carried (
+    event BLOB NOT NULL,
+    place INTEGER NOT NULL,
+    PRIMARY KEY (event, place)
+) WITHOUT ROWID;
+-- The first event of the family that is in these sums: what was retired before it was summed up by others.
+CREATE TABLE counted (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    first_position INTEGER NOT NULL
+);

@@ -23,7 +23,11 @@ pub(super) fn event(db: &Transaction<'_>, recorded: &Recorded, event: &Event) ->
             (&started.node, started.boot),
         ),
         Event::AgentCommand(event) => super::commands::event(db, recorded, event),
-        Event::Claim(_) | Event::Access(_) | Event::Message(_) | Event::Environment(_) => Ok(()),
+        Event::Claim(_)
+        | Event::Access(_)
+        | Event::Message(_)
+        | Event::Environment(_)
+        | Event::Retention(_) => Ok(()),
     }
 }
 
@@ -46,7 +50,7 @@ fn workspace_event(
     event: &workspace::Event,
 ) -> rusqlite::Result<()> {
     match event {
-        workspace::Event::Created(_) => Ok(()),
+        workspace::Event::Created(_) | workspace::Event::PersonalErased(_) => Ok(()),
         workspace::Event::KeyCreated(key) => run(
             db,
             "INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL)",

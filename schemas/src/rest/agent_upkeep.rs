@@ -61,14 +61,16 @@ pub struct SetCapabilities {
     pub capabilities: Vec<Capability>,
 }
 
-/// One recorded event of an agent.
+/// One recorded event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditEntry {
     pub id: String,
     /// Its number in the workspace's facts.
     pub position: u64,
-    /// Its number among this agent's events.
+    /// What it happened to.
+    pub stream: String,
+    /// Its number among the events of that.
     pub revision: u64,
     pub r#type: String,
     pub version: u16,

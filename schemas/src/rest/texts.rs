@@ -315,3 +315,23 @@ pub struct DeviceCodeText(String);
 #[derive(ToSchema)]
 #[schema(example = "BCDF-GHJK", pattern = r"^[BCDFGHJKLMNPQRSTVWXZ]{4}-[BCDFGHJKLMNPQRSTVWXZ]{4}$")]
 pub struct UserCode(String);
+
+/// An event's id.
+#[derive(ToSchema)]
+#[schema(pattern = r"^evt_[0-9a-f]{32}$")]
+pub struct EventId(String);
+
+/// Streams of one kind have numbers of their own.
+#[derive(ToSchema)]
+#[schema(pattern = r"^(facts|accesses)$")]
+pub struct Family(String);
+
+/// A number, from 1; one of facts and one of accesses, with a hyphen between, where both are asked for.
+#[derive(ToSchema)]
+#[schema(example = "1", pattern = r"^[1-9][0-9]{0,17}(-[1-9][0-9]{0,17})?$")]
+pub struct FeedPosition(String);
+
+/// A day.
+#[derive(ToSchema)]
+#[schema(format = Date, example = "2026-03-02", pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+pub struct Day(String);

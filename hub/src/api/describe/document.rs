@@ -25,6 +25,8 @@ const GROUPS: &[(&str, &str)] = &[
     ("Tunnels", "Named `host:port`s that agents expose, and connecting to them."),
     ("Shares", "Public, restricted, expiring links, and who used them."),
     ("Environment shares", "A snapshot of routes, handed to a teammate by a code."),
+    ("Audit", "Who did what, and when: facts by what they concern, newest first."),
+    ("Events", "What was recorded, in the order of the log: pages, files, a stream."),
     ("Authentication", "API keys, and who one is."),
     ("Device login", "A machine without a key shows a code, and somebody with a key lets it in."),
     ("Documentation", "This description, for programs and people."),
@@ -178,6 +180,12 @@ fn parameters() -> Value {
             "in": "header",
             "description": "Go on only if the thing is still at this `ETag`.",
             "schema": { "type": "string", "pattern": "^(\\*|(W/)?\"[!#-+\\--~]*\"(, ?(W/)?\"[!#-+\\--~]*\")*)$" },
+        },
+        "LastEventId": {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "description": "The `id` of the last event that was seen: the stream goes on behind it, whatever `fromPosition` says.",
+            "schema": { "type": "string", "pattern": "^([0-9]{1,18}(-[0-9]{1,18})?)?$" },
         },
         "PConnectPosition": {
             "name": "PConnect-Position",

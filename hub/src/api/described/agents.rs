@@ -4,7 +4,7 @@ use domain::workspace::Scope;
 use schemas::rest::{Agent, AgentCredentials, ProvisionAgent, RegisterAgent, Success};
 use serde_json::json;
 
-use super::CATALOG_CURSOR;
+use super::{CATALOG_CURSOR, history};
 use crate::api::describe::{Access, Operation, places::Place};
 
 fn on(id: &'static str, summary: &'static str, access: Access) -> Operation {
@@ -53,8 +53,7 @@ pub fn online() -> Operation {
 }
 
 pub fn get() -> Operation {
-    on("getAgent", "Look at an agent", Access::Scope(Scope::Read))
-        .at("id", Place::Agent)
+    history(on("getAgent", "Look at an agent", Access::Scope(Scope::Read)).at("id", Place::Agent))
         .answers::<Agent>(200, "The agent.")
         .shows("ETag")
 }

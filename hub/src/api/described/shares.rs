@@ -4,7 +4,7 @@ use domain::workspace::Scope;
 use schemas::rest::{CreateShare, ServiceShareCreated, Share, ShareCreated, ShareInfo, Shares, Success};
 use serde_json::json;
 
-use super::CATALOG_CURSOR;
+use super::{CATALOG_CURSOR, history};
 use crate::api::describe::{Access, Operation, places::Place};
 
 fn on(id: &'static str, summary: &'static str, scope: Scope) -> Operation {
@@ -60,9 +60,8 @@ pub fn list() -> Operation {
 }
 
 pub fn get() -> Operation {
-    on("getShare", "Look at a share", Scope::Read)
+    history(on("getShare", "Look at a share", Scope::Read).at("id", Place::Share))
         .says("A share that has ended is shown on.")
-        .at("id", Place::Share)
         .answers::<Share>(200, "The share, without its token.")
         .shows("ETag")
 }

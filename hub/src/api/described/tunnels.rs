@@ -4,7 +4,7 @@ use domain::workspace::Scope;
 use schemas::rest::{ConnectTunnel, Connected, CreateTunnel, Success, Tunnel, TunnelUpdated, UpdateTunnel};
 use serde_json::json;
 
-use super::CATALOG_CURSOR;
+use super::{CATALOG_CURSOR, history};
 use crate::api::describe::{Access, Operation, places::Place};
 
 fn on(id: &'static str, summary: &'static str, scope: Scope) -> Operation {
@@ -61,7 +61,7 @@ pub fn get() -> Operation {
 
 /// A single one, under either name.
 pub fn got(operation: Operation) -> Operation {
-    operation.at("id", Place::Tunnel).answers::<Tunnel>(200, "The tunnel.").shows("ETag")
+    history(operation.at("id", Place::Tunnel)).answers::<Tunnel>(200, "The tunnel.").shows("ETag")
 }
 
 pub fn update() -> Operation {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use domain::{ids::WorkspaceId, recorded::Family, time::Timestamp};
 
-use super::frame::{EventView, Link};
+use super::{
+    frame::{EventView, Link},
+    retired::Retired,
+};
 
 /// The end of one chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +43,13 @@ pub(crate) struct Chains {
 }
 
 impl Chains {
+    /// As they stand before the first event that is there.
+    pub(crate) fn after(retired: Option<&Retired>) -> Self {
+        let heads = retired.map(|it| &it.heads).into_iter().flatten();
+        let heads = heads.map(|(workspace, head)| ((*workspace, Family::Accesses), *head)).collect();
+        Self { heads, recorded_at: None }
+    }
+
     /// Takes the next event of the log.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// Type and layout; a change of what is written below is a new number.
-const LAYOUT: &[u8; 16] = b"pconnect index 1";
+const LAYOUT: &[u8; 16] = b"pconnect index 2";
 
 /// Writes a checkpoint of the running log. Answers its size in bytes.
 ///
@@ -34,11 +34,14 @@ pub(crate) fn write(shared: &Shared) -> Result<u64, PathError> {
     let mut out = Vec::new();
     out.extend_from_slice(LAYOUT);
     out.extend_from_slice(shared.log_id.as_bytes());
-    let position = put_durable(&mut out, &shared.durable.lock());
+    // Nothing is retired while a checkpoint is written: numbers of segments begin anew with the next start.
+    let _still = shared.retiring.lock();
+    let gone = Family::ALL.map(|family| shared.index.family(family).read().gone);
+    let position = put_durable(&mut out, &shared.durable.lock(), gone);
     for family in Family::ALL {
         let index = shared.index.family(family).read();
-        put_number(&mut out, index.segments.len() as u64);
-        for segment in &index.segments {
+        put_number(&mut out, index.kept().len() as u64);
+        for segment in index.kept() {
             put_short(&mut out, segment.name());
             put_number(&mut out, segment.end());
         }
@@ -46,15 +49,17 @@ pub(crate) fn write(shared: &Shared) -> Result<u64, PathError> {
         put_number(&mut out, noted.clone().count() as u64);
         for noted in noted {
             put_number(&mut out, noted.position);
-            put_number(&mut out, noted.location.raw());
+            put_number(&mut out, noted.location.moved_down(index.gone).raw());
         }
     }
     // Not under one lock: streams may grow meanwhile, and new ones come. Each is whole, which is all that counts.
     for entry in &shared.index.streams {
         put_short(&mut out, entry.key().as_str());
+        let gone = gone[entry.key().family() as usize];
+        put_number(&mut out, entry.base);
         put_number(&mut out, entry.locations.len() as u64);
         for location in &entry.locations {
-            put_number(&mut out, location.raw());
+            put_number(&mut out, location.moved_down(gone).raw());
         }
         put_number(&mut out, entry.recent.len() as u64);
         for id in &entry.recent {
@@ -70,7 +75,7 @@ pub(crate) fn write(shared: &Shared) -> Result<u64, PathError> {
     Ok(out.len() as u64)
 }
 
-fn put_durable(out: &mut Vec<u8>, durable: &Durable) -> u64 {
+fn put_durable(out: &mut Vec<u8>, durable: &Durable, gone: [usize; 3]) -> u64 {
     put_number(out, durable.commit);
     put_number(out, durable.position);
     put_number(out, durable.recorded_at().millis().cast_unsigned());
@@ -82,8 +87,8 @@ fn put_durable(out: &mut Vec<u8>, durable: &Durable) -> u64 {
         put_number(out, head.seq);
         out.extend_from_slice(&head.link);
     }
-    for end in durable.ends {
-        put_number(out, end.map_or(u64::MAX, |end| end.at.segment as u64));
+    for (end, gone) in durable.ends.iter().zip(gone) {
+        put_number(out, end.map_or(u64::MAX, |end| (end.at.segment - gone) as u64));
         put_number(out, end.map_or(0, |end| end.at.offset));
         put_number(out, end.map_or(0, |end| end.last));
     }
@@ -124,8 +129,9 @@ pub(crate) fn load(data: &Path, log_id: uuid::Uuid, segments: &AllSegments) -> O
         read_family(&mut input, &index, family, &segments[family as usize], &durable)?;
     }
     while let Some(stream) = input.short()? {
+        let base = input.number()?;
         let count = input.count(8)?;
-        let mut entry = StreamEntry { locations: Vec::with_capacity(count), recent: Vec::new() };
+        let mut entry = StreamEntry { base, locations: Vec::with_capacity(count), recent: Vec::new() };
         for _ in 0..count {
             entry.locations.push(Location::from_raw(input.number()?));
         }

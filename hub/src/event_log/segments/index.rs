@@ -31,6 +31,10 @@ impl Location {
     pub(crate) fn offset(self) -> u64 {
         self.0 & 0xffff_ffff
     }
+    /// The same place when so many segments fewer come before it.
+    pub(crate) fn moved_down(self, segments: usize) -> Self {
+        Self::new(self.segment() - segments, self.offset())
+    }
     pub(crate) fn raw(self) -> u64 {
         self.0
     }
@@ -42,7 +46,9 @@ impl Location {
 /// A stream: where each revision is, and the ids of the newest.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct StreamEntry {
-    /// The n-th is revision n + 1.
+    /// How many revisions there were before these: they were retired.
+    pub(crate) base: u64,
+    /// The n-th is revision `base` + n + 1.
     pub(crate) locations: Vec<Location>,
     /// The ids of the last events, oldest first: between [`IDS_KEPT`] and twice that many, or all.
     pub(crate) recent: Vec<EventId>,
@@ -50,7 +56,18 @@ pub(crate) struct StreamEntry {
 
 impl StreamEntry {
     pub(crate) fn revision(&self) -> u64 {
-        self.locations.len() as u64
+        self.base + self.locations.len() as u64
+    }
+    /// Where a revision is; `None` for one that was retired, or is not there yet.
+    pub(crate) fn location(&self, revision: u64) -> Option<Location> {
+        let nth = revision.checked_sub(self.base + 1)?;
+        self.locations.get(usize::try_from(nth).ok()?).copied()
+    }
+    /// Forgets what stands in the segments below `segment`.
+    pub(crate) fn retire(&mut self, segment: usize) {
+        let gone = self.locations.partition_point(|location| location.segment() < segment);
+        self.locations.drain(..gone);
+        self.base += gone as u64;
     }
     pub(crate) fn push(&mut self, location: Location, id: EventId) {
         if self.recent.len() >= 2 * IDS_KEPT {
@@ -76,6 +93,8 @@ pub(crate) struct FamilyIndex {
     pub(crate) noted: Vec<Noted>,
     /// The last position in this family.
     pub(crate) last: u64,
+    /// So many of the segments were retired since the log was opened: they keep their numbers and have no files.
+    pub(crate) gone: usize,
 }
 
 impl FamilyIndex {
@@ -90,6 +109,16 @@ impl FamilyIndex {
             self.noted.push(Noted { position, location });
         }
     }
+    /// The segments that are there.
+    pub(crate) fn kept(&self) -> &[Arc<Segment>] {
+        &self.segments[self.gone..]
+    }
+    /// Forgets what stands in the segments below `segment`.
+    pub(crate) fn retire(&mut self, segment: usize) {
+        self.gone = segment;
+        let gone = self.noted.partition_point(|noted| noted.location.segment() < segment);
+        self.noted.drain(..gone);
+    }
     /// Where to begin reading for the first event above `after`.
     pub(crate) fn seek(&self, after: u64) -> Option<Location> {
         if self.last <= after {
@@ -98,6 +127,14 @@ impl FamilyIndex {
         let at = self.noted.partition_point(|noted| noted.position <= after + 1);
         self.noted.get(at.saturating_sub(1)).map(|noted| noted.location)
     }
+}
+
+/// Whether a stream's first events may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    IsThere,
+    /// Accesses of its family were retired. That nothing else is missing the chain shows.
+    MayBeRetired,
 }
 
 /// The whole index. The writer adds to it when a commit is durable; readers take what they need and let go.
@@ -125,13 +162,20 @@ impl Index {
         revision: u64,
         location: Location,
         id: EventId,
+        beginning: Beginning,
     ) -> Result<(), &'static str> {
         let mut entry = self.streams.entry(stream).or_default();
+        if beginning == Beginning::MayBeRetired && entry.revision() == 0 {
+            entry.base = revision.saturating_sub(1);
+        }
         if revision == entry.revision() + 1 {
             entry.push(location, id);
             return Ok(());
         }
-        let known = revision.checked_sub(1).and_then(|at| entry.locations.get(usize::try_from(at).ok()?));
-        if known == Some(&location) { Ok(()) } else { Err("its revision does not follow the one before") }
+        if entry.location(revision) == Some(location) {
+            Ok(())
+        } else {
+            Err("its revision does not follow the one before")
+        }
     }
 }

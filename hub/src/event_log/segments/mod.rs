@@ -17,6 +17,7 @@
 mod chain;
 mod checkpoint;
 mod disk;
+mod extent;
 mod files;
 mod filler;
 mod frame;
@@ -26,6 +27,8 @@ mod output;
 mod published;
 mod reader;
 mod recovery;
+mod retired;
+mod retiring;
 mod scan;
 mod scrub;
 mod seals;
@@ -34,7 +37,7 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::AtomicBool, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -42,18 +45,25 @@ use std::{
 use domain::recorded::{Families, Family, Recorded, StreamName};
 use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
+use ring::signature::Ed25519KeyPair;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use disk::{Disk, PathError, SystemDisk};
+pub use extent::{LogExtent, Piece};
 pub use scan::Damage;
 pub use stats::{EVENTS_BOUNDS, LATENCY_BOUNDS_US, LogStats};
 
 pub(crate) use chain::{Chains, heads_hash};
 pub use files::Lock;
 pub(crate) use files::{IdentityError, LockError, log_dir, read_identity};
+pub(crate) use frame::is_zero;
 pub(crate) use recovery::all_segments;
-pub(crate) use scan::{Extent, FROM_THE_START, Found, Step, Walk, stream_of};
-pub(crate) use seals::{SEAL_BYTES, Seal, list as list_seals};
+pub(crate) use retired::{hash as statement_hash, read as read_retired};
+pub use retiring::{RetireError, Retirement};
+pub(crate) use scan::{Extent, FROM_THE_START, Found, Resume, Start, Step, Walk, stream_of};
+pub(crate) use seals::{
+    SEAL_BYTES, Seal, copied as copied_seals, list as list_seals, looks_torn as seal_looks_torn,
+};
 
 use self::{
     filler::Filler,
@@ -148,6 +158,7 @@ pub struct Segments {
     writer: Mutex<Option<JoinHandle<()>>>,
     scrub: Mutex<Option<Scrub>>,
     opened: Opened,
+    seal_key: Arc<Ed25519KeyPair>,
 }
 
 impl Segments {
@@ -196,7 +207,10 @@ impl Segments {
             health: Mutex::new(Health::Writable),
             damage: Mutex::new(None),
             stats: Arc::default(),
+            retiring: Mutex::new(()),
+            scrubbing: AtomicBool::new(recovered.unread.is_some()),
         });
+        let seal_key = options.keyring.seal_key();
         let (queue, messages) = mpsc::channel();
         let thread_error = |source| PathError { path: data.to_owned(), source };
         let sizes = Sizes { min: options.segment_bytes_min, max: options.segment_bytes_max };
@@ -208,7 +222,7 @@ impl Segments {
                 output.resume(family, last, last.end())?;
             }
         }
-        let sealer = Sealer::new(data, options.keyring.seal_key());
+        let sealer = Sealer::new(data, Arc::clone(&seal_key));
         let keeper =
             Keeper::start(Arc::clone(&shared), sealer, sealed, options.seal_every).map_err(thread_error)?;
         let writer = Writer::new(Arc::clone(&shared), output, messages);
@@ -228,7 +242,12 @@ impl Segments {
             .transpose()
             .map_err(thread_error)?;
         let (writer, scrub) = (Mutex::new(Some(thread)), Mutex::new(scrub));
-        Ok(Self { shared, queue, room, closed, writer, scrub, opened })
+        Ok(Self { shared, queue, room, closed, writer, scrub, opened, seal_key })
+    }
+
+    /// What the log durably holds at this moment, file by file.
+    pub fn extent(&self) -> LogExtent {
+        LogExtent::of(&self.shared)
     }
 
     /// Counters for metrics.
@@ -322,7 +341,7 @@ fn identity(data: &Path) -> Result<uuid::Uuid, OpenError> {
         Ok(log_id) => Ok(log_id),
         Err(IdentityError::Io(error)) => Err(error.into()),
         Err(IdentityError::Missing | IdentityError::Damaged) => {
-            if all_segments(data)?.iter().any(|segments| !segments.is_empty()) {
+            if all_segments(data, None)?.iter().any(|segments| !segments.is_empty()) {
                 return Err(OpenError::NoIdentity(files::identity_path(data)));
             }
             let log_id = uuid::Uuid::new_v4();

@@ -1,6 +1,9 @@
 //! What the writer shares: the durable state of the log, its health, its readers' index.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use domain::time::Timestamp;
 use parking_lot::Mutex;
@@ -67,6 +70,10 @@ pub(crate) struct Shared {
     pub(crate) health: Mutex<Health>,
     /// The first damage that anybody met while this log was open.
     pub(crate) damage: Mutex<Option<String>>,
+    /// Held while segments are retired, and by whoever must not be disturbed by that.
+    pub(crate) retiring: Mutex<()>,
+    /// The check in the background reads segments, so none of them may go.
+    pub(crate) scrubbing: AtomicBool,
     pub(crate) head: watch::Sender<u64>,
     pub(crate) stats: Arc<LogStats>,
 }

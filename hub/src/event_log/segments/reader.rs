@@ -26,14 +26,12 @@ pub(crate) fn read_stream(
     from_revision: u64,
     limit: usize,
 ) -> Result<Vec<Recorded>, ReadError> {
-    let first = from_revision.max(1);
-    let skip = usize::try_from(first - 1).unwrap_or(usize::MAX);
-    let locations: Vec<Location> = shared
-        .index
-        .streams
-        .get(stream)
-        .map(|entry| entry.locations.iter().skip(skip).take(limit).copied().collect())
-        .unwrap_or_default();
+    let found = shared.index.streams.get(stream).map(|entry| {
+        let first = from_revision.max(entry.base + 1);
+        let skip = usize::try_from(first - entry.base - 1).unwrap_or(usize::MAX);
+        (first, entry.locations.iter().skip(skip).take(limit).copied().collect::<Vec<Location>>())
+    });
+    let Some((first, locations)) = found else { return Ok(Vec::new()) };
     let mut files = OpenFile::default();
     let mut events = Vec::with_capacity(locations.len());
     for (revision, location) in (first..).zip(locations) {

@@ -8,11 +8,14 @@ use std::{fs, os::unix::fs::FileExt, path::Path, sync::Arc};
 use domain::recorded::Family;
 
 use super::{
-    OpenError, checkpoint,
+    OpenError,
+    chain::Chains,
+    checkpoint::{self, Loaded},
     disk::{AtPath, PathError, sync_dir},
     files::{SEGMENT_HEADER_BYTES, Segment, family_dir, list_segments, spare_path},
-    index::{Index, Location},
+    index::{Beginning, Index, Location},
     published::{Durable, End},
+    retired::{self, Retired},
     scan::{AllSegments, Cut, Damage, Extent, Found, Resume, Step, Walk, stream_of},
     scrub::Unread,
 };
@@ -42,29 +45,49 @@ pub(crate) fn recover(
             fs::remove_file(&spare).at(&spare)?;
         }
     }
-    let segments = all_segments(data)?;
+    let retired = retired::read(data, log_id)?.map(|(retired, _)| retired);
+    let retired = retired.as_ref();
+    finish_retirement(data, retired)?;
+    let segments = all_segments(data, retired)?;
     let loaded =
         (bytes_of(&segments)? > read_whole_bytes_max).then(|| checkpoint::load(data, log_id, &segments));
     // A checkpoint that does not fit what follows it, or saw more than there is, is not of this log.
     let resumed = loaded.flatten().and_then(|loaded| {
         let reaches = loaded.reaches;
         let unread = Unread::before(&loaded.durable);
-        let resumed = read_on(log_id, sealed, &segments, loaded.durable, loaded.index, Some(unread));
+        let resumed = read_on(log_id, sealed, &segments, retired, loaded, Some(unread));
         resumed.ok().filter(|(recovered, _)| recovered.durable.position >= reaches)
     });
     let (mut recovered, cuts) = match resumed {
         Some(resumed) => resumed,
-        None => read_on(log_id, sealed, &segments, Durable::default(), Index::default(), None)?,
+        None => {
+            let durable = Durable { chains: Chains::after(retired), ..Durable::default() };
+            let nothing = Loaded { durable, index: Index::default(), reaches: 0 };
+            read_on(log_id, sealed, &segments, retired, nothing, None)?
+        }
     };
     apply_cuts(data, &mut recovered, &segments, &cuts)?;
     Ok(recovered)
 }
 
-/// The segments of all families as they lie there.
-pub(crate) fn all_segments(data: &Path) -> Result<AllSegments, PathError> {
-    let of =
-        |family| list_segments(data, family).map(|list| list.into_iter().map(Arc::new).collect::<Vec<_>>());
+/// The segments of all families as they lie there, but for those that were retired and are not removed yet.
+pub(crate) fn all_segments(data: &Path, retired: Option<&Retired>) -> Result<AllSegments, PathError> {
+    let of = |family| {
+        let kept = |segment: &Segment| !retired::covers(retired, family, segment.first_position);
+        let listed = list_segments(data, family)?.into_iter().filter(kept);
+        Ok(listed.map(Arc::new).collect::<Vec<_>>())
+    };
     Ok([of(Family::Facts)?, of(Family::Accesses)?, of(Family::Deliveries)?])
+}
+
+/// Removes what was retired when the process ended.
+fn finish_retirement(data: &Path, retired: Option<&Retired>) -> Result<(), PathError> {
+    for segment in list_segments(data, Family::Accesses)? {
+        if retired::covers(retired, Family::Accesses, segment.first_position) {
+            fs::remove_file(&segment.path).at(&segment.path)?;
+        }
+    }
+    Ok(())
 }
 
 fn bytes_of(segments: &AllSegments) -> Result<u64, PathError> {
@@ -77,20 +100,22 @@ fn read_on(
     log_id: uuid::Uuid,
     sealed: u64,
     segments: &AllSegments,
-    mut durable: Durable,
-    index: Index,
+    retired: Option<&Retired>,
+    Loaded { mut durable, index, .. }: Loaded,
     unread: Option<Unread>,
 ) -> Result<(Recovered, Vec<Cut>), Damage> {
     for family in Family::ALL {
         index.family(family).write().segments = segments[family as usize].clone();
     }
     let from = durable.ends.map(|end| end.map(|end| end.at));
-    let mut walk = Walk::new(segments, log_id, Extent::File, (durable.commit, durable.position, from))?;
+    let boundary = retired.map(|it| it.boundary).unwrap_or_default();
+    let start = (durable.commit, durable.position, from);
+    let mut walk = Walk::new(segments, log_id, Extent::File, start, boundary)?;
     let mut events_read = 0;
     let cuts = loop {
         let mut take = |found: Found<'_>| {
             events_read += 1;
-            take_event(found, &mut durable, &index).map_err(|reason| found.damage(segments, reason))
+            take_event(found, &mut durable, &index, retired).map_err(|reason| found.damage(segments, reason))
         };
         match walk.step(sealed, &mut take)? {
             Step::End(cuts) => break cuts,
@@ -121,11 +146,20 @@ fn read_on(
     Ok((Recovered { durable, index, unread, events_read }, cuts))
 }
 
-fn take_event(found: Found<'_>, durable: &mut Durable, index: &Index) -> Result<(), &'static str> {
+fn take_event(
+    found: Found<'_>,
+    durable: &mut Durable,
+    index: &Index,
+    retired: Option<&Retired>,
+) -> Result<(), &'static str> {
     let event = found.event;
+    let beginning = match retired {
+        Some(_) if found.family == Family::Accesses => Beginning::MayBeRetired,
+        Some(_) | None => Beginning::IsThere,
+    };
     durable.chains.follow(found.family, event)?;
     let location = Location::new(found.segment, found.offset);
-    index.found(stream_of(found)?, event.revision(), location, event.id())?;
+    index.found(stream_of(found)?, event.revision(), location, event.id(), beginning)?;
     index.family(found.family).write().note(event.position(), location);
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::{
     frame::{self, EventView, Mark, Parsed, is_zero},
 };
 
-pub(crate) use walk::{Cut, FROM_THE_START, Step, Walk};
+pub(crate) use walk::{Cut, FROM_THE_START, Start, Step, Walk};
 
 /// What is wrong with a log, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

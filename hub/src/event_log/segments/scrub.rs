@@ -23,6 +23,7 @@ use super::{
     frame::Link,
     index::Location,
     published::{Durable, Shared},
+    retired,
     scan::{AllSegments, Damage, Extent, FROM_THE_START, Found, Step, Walk, stream_of},
 };
 
@@ -79,7 +80,9 @@ impl Scrub {
 
 fn run(shared: &Shared, unread: Unread, mut pace: Pace) {
     let began = Instant::now();
-    match walk(shared, unread, &mut pace) {
+    let walked = walk(shared, unread, &mut pace);
+    shared.scrubbing.store(false, Relaxed);
+    match walked {
         Ok(Ended::Clean) => {
             let took_s = began.elapsed().as_secs();
             tracing::info!(
@@ -99,9 +102,11 @@ enum Ended {
 }
 
 fn walk(shared: &Shared, unread: Unread, pace: &mut Pace) -> Result<Ended, Damage> {
-    let segments: AllSegments = Family::ALL.map(|family| shared.index.family(family).read().segments.clone());
-    let mut walk = Walk::new(&segments, shared.log_id, Extent::Committed, FROM_THE_START)?;
-    let mut chains = Chains::default();
+    let segments: AllSegments = Family::ALL.map(|family| shared.index.family(family).read().kept().to_vec());
+    let retired = retired::read(&shared.data, shared.log_id)?.map(|(retired, _)| retired);
+    let boundary = retired.as_ref().map(|it| it.boundary).unwrap_or_default();
+    let mut walk = Walk::new(&segments, shared.log_id, Extent::Committed, FROM_THE_START, boundary)?;
+    let mut chains = Chains::after(retired.as_ref());
     while walk.commit < unread.commit {
         let mut check = |found: Found<'_>| {
             check(shared, &mut chains, found).map_err(|reason| found.damage(&segments, reason))
@@ -138,8 +143,7 @@ fn check(shared: &Shared, chains: &mut Chains, found: Found<'_>) -> Result<(), &
     chains.follow(found.family, event)?;
     let stream = stream_of(found)?;
     let entry = shared.index.streams.get(&stream);
-    let revision = event.revision().checked_sub(1).and_then(|at| usize::try_from(at).ok());
-    let known = entry.zip(revision).and_then(|(entry, at)| entry.locations.get(at).copied());
+    let known = entry.and_then(|entry| entry.location(event.revision()));
     if known != Some(Location::new(found.segment, found.offset)) {
         return Err("the index has its stream's revision elsewhere");
     }

@@ -17,13 +17,16 @@ use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use super::{
     disk::{AtPath, PathError, sync_dir},
     files::{date, seals_dir},
-    frame::Link,
+    frame::{Link, is_zero},
 };
 use crate::keyring::public_key;
 
 const MAGIC: [u8; 4] = *b"pcS1";
 const SIGNED_BYTES: usize = 104;
-/// Bytes of one seal.
+/// The smallest piece that a disk writes whole.
+const SECTOR_BYTES: u64 = 512;
+/// Bytes of one seal. A multiple of four, as a sector is: no piece of a seal in a sector is smaller, and no whole seal
+/// begins or ends with four zeros, short of a chance in four thousand million.
 pub(crate) const SEAL_BYTES: usize = SIGNED_BYTES + 64 + 4;
 
 /// A statement about the log's head.
@@ -64,8 +67,7 @@ impl Seal {
     /// # Errors
     /// Why it is none.
     pub(crate) fn read(bytes: &[u8; SEAL_BYTES], log_id: uuid::Uuid) -> Result<Self, &'static str> {
-        let crc = &bytes[SEAL_BYTES - 4..];
-        if !bytes.starts_with(&MAGIC) || crc != crc32fast::hash(&bytes[..SEAL_BYTES - 4]).to_le_bytes() {
+        if !has_form(bytes) {
             return Err("a seal's checksum does not match");
         }
         let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
@@ -86,6 +88,42 @@ impl Seal {
     }
 }
 
+/// Whether what stands in a seal's place, at `offset` of its file, can come from a write that did not finish: the disk
+/// writes sectors whole, so some sector of it is as it was before, zero or not there. One whose bytes are all there and
+/// wrong was changed.
+pub(crate) fn looks_torn(bytes: &[u8; SEAL_BYTES], offset: u64) -> bool {
+    let mut at = 0;
+    while at < bytes.len() {
+        let in_sector = usize::try_from((offset + at as u64) % SECTOR_BYTES).expect("less than a sector");
+        let piece = &bytes[at..bytes.len().min(at + SECTOR_BYTES as usize - in_sector)];
+        if is_zero(piece) {
+            return true;
+        }
+        at += piece.len();
+    }
+    false
+}
+
+/// The end of what is worth keeping in a file of seals: behind its last seal, whatever broke off after it.
+fn end_of(file: &File, length: u64) -> io::Result<u64> {
+    let mut end = length - length % SEAL_BYTES as u64;
+    while end > 0 {
+        let mut bytes = [0; SEAL_BYTES];
+        let start = end - SEAL_BYTES as u64;
+        file.read_exact_at(&mut bytes, start)?;
+        if has_form(&bytes) || !looks_torn(&bytes, start) {
+            break;
+        }
+        end = start;
+    }
+    Ok(end)
+}
+
+fn has_form(bytes: &[u8; SEAL_BYTES]) -> bool {
+    let crc = &bytes[SEAL_BYTES - 4..];
+    bytes.starts_with(&MAGIC) && crc == crc32fast::hash(&bytes[..SEAL_BYTES - 4]).to_le_bytes()
+}
+
 /// The seal files, oldest first.
 pub(crate) fn list(data: &Path) -> Result<Vec<PathBuf>, PathError> {
     let dir = seals_dir(data);
@@ -103,6 +141,31 @@ pub(crate) fn list(data: &Path) -> Result<Vec<PathBuf>, PathError> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// The files of seals with what they say about positions up to `position`: what a copy of the log that ends there has.
+///
+/// # Errors
+/// The files cannot be read.
+pub(crate) fn copied(
+    data: &Path,
+    log_id: uuid::Uuid,
+    position: u64,
+) -> Result<Vec<(PathBuf, Vec<u8>)>, PathError> {
+    let mut copied = Vec::new();
+    for path in list(data)? {
+        let bytes = fs::read(&path).at(&path)?;
+        let counts = |chunk: &&[u8]| {
+            let seal = chunk.first_chunk().map(|bytes| Seal::read(bytes, log_id));
+            // What is damaged is copied as it is: to judge that is not a copy's business.
+            !matches!(seal, Some(Ok(seal)) if seal.position > position)
+        };
+        let kept: Vec<u8> = bytes.chunks_exact(SEAL_BYTES).take_while(counts).flatten().copied().collect();
+        if !kept.is_empty() {
+            copied.push((path, kept));
+        }
+    }
+    Ok(copied)
 }
 
 /// The highest position that a valid seal acknowledges; 0 when there is none. Only the newest file that has one is
@@ -143,12 +206,22 @@ impl Sealer {
         let name = format!("{}.seals", date(recorded_at.day()));
         let path = seals_dir(&self.data).join(&name);
         if self.open.as_ref().is_none_or(|(open, ..)| *open != name) {
-            let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path);
             let file = file.at(&path)?;
             let length = file.metadata().at(&path)?.len();
             sync_dir(&seals_dir(&self.data))?;
-            // The remains of a seal that broke off are written over.
-            self.open = Some((name, file, length - length % SEAL_BYTES as u64));
+            // The remains of a seal that broke off go first, so that what may remain of the next one is recognised.
+            let end = end_of(&file, length).at(&path)?;
+            if end < length {
+                file.set_len(end).and_then(|()| file.sync_all()).at(&path)?;
+            }
+            self.open = Some((name, file, end));
         }
         let (_, file, end) = self.open.as_mut().expect("opened above");
         file.write_all_at(&seal.write(&self.key), *end).and_then(|()| file.sync_data()).at(&path)?;

@@ -15,6 +15,7 @@ use domain::recorded::Family;
 
 use super::{
     super::frame::{self, MARK_MAGIC, Mark, Parsed, TRAILER, is_zero},
+    super::retired::Boundary,
     Ahead, AllSegments, Damage, Extent, Found, Part, Resume, Scan,
 };
 
@@ -54,6 +55,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) position: u64,
     /// Where the parts of the last whole commit lie: (family, segment, start, end).
     pub(crate) last_parts: Vec<(Family, usize, u64, u64)>,
+    /// Accesses up to here may be missing.
+    retired: Boundary,
 }
 
 impl<'a> Walk<'a> {
@@ -66,6 +69,7 @@ impl<'a> Walk<'a> {
         log_id: uuid::Uuid,
         extent: Extent,
         (commit, position, from): Start,
+        retired: Boundary,
     ) -> Result<Self, Damage> {
         let scan = |family: Family| -> Result<Scan<'a>, Damage> {
             let mut scan = Scan::new(family, &segments[family as usize], log_id, extent);
@@ -73,7 +77,7 @@ impl<'a> Walk<'a> {
             Ok(scan)
         };
         let scans = [scan(Family::Facts)?, scan(Family::Accesses)?, scan(Family::Deliveries)?];
-        Ok(Self { scans, commit, position, last_parts: Vec::new() })
+        Ok(Self { scans, commit, position, last_parts: Vec::new(), retired })
     }
 
     /// Visits the events of the next commit in order. `sealed` is the highest position that a seal acknowledges.
@@ -85,6 +89,9 @@ impl<'a> Walk<'a> {
         sealed: u64,
         visit: &mut dyn FnMut(Found<'_>) -> Result<(), Damage>,
     ) -> Result<Step, Damage> {
+        self.pass_retired()?;
+        // No commit at or below the boundary was unacknowledged.
+        let sealed = sealed.max(self.retired.position);
         let expected = self.commit + 1;
         let Some(mark) = self.scans.iter().find_map(|scan| scan.part_of(expected).map(|part| part.mark))
         else {
@@ -100,7 +107,7 @@ impl<'a> Walk<'a> {
                 (Some(part), _) if !part.mark.same_commit(&mark) => {
                     return Err(scan.part_damage("the marks of one commit contradict each other"));
                 }
-                (None, count) if count > 0 => whole = false,
+                (None, count) if count > 0 && !self.is_retired(scan.family, expected) => whole = false,
                 _ => {}
             }
         }
@@ -120,18 +127,57 @@ impl<'a> Walk<'a> {
         Ok(Step::Commit)
     }
 
+    fn is_retired(&self, family: Family, commit: u64) -> bool {
+        family == Family::Accesses && commit <= self.retired.commit
+    }
+
+    /// Goes on to the next commit of which anything is left, past those that had accesses only and were retired. Whether
+    /// a fact is missing among them its chain shows.
+    fn pass_retired(&mut self) -> Result<(), Damage> {
+        let expected = self.commit + 1;
+        let is_there = self.scans.iter().any(|scan| scan.part_of(expected).is_some());
+        let is_stopped = self.scans.iter().any(|scan| matches!(scan.ahead, Ahead::Stopped(_)));
+        if expected > self.retired.commit || is_there || is_stopped {
+            return Ok(());
+        }
+        let next = self.scans.iter().filter_map(Scan::part).min_by_key(|part| part.mark.commit);
+        let (commit, position) = match next.map(|part| part.mark) {
+            Some(mark) if mark.commit <= self.retired.commit => (mark.commit - 1, mark.first - 1),
+            Some(_) | None => (self.retired.commit, self.retired.position),
+        };
+        if commit < self.commit || position < self.position {
+            let scan = self.scans.iter().find(|scan| scan.part().is_some());
+            return Err(match scan {
+                Some(scan) => scan.part_damage("its commit stands where an earlier one should"),
+                None => self.ends_early(self.retired.position),
+            });
+        }
+        (self.commit, self.position) = (commit, position);
+        Ok(())
+    }
+
     fn visit_commit(
         &self,
         mark: Mark,
         visit: &mut dyn FnMut(Found<'_>) -> Result<(), Damage>,
     ) -> Result<(), Damage> {
         let mut next = [0; 3];
+        let is_gone = |scan: &Scan<'_>| {
+            scan.part_of(mark.commit).is_none() && self.is_retired(scan.family, mark.commit)
+        };
+        let gone =
+            self.scans.iter().filter(|scan| is_gone(scan)).map(|scan| mark.counts[scan.family as usize]);
+        let mut gone: u32 = gone.sum();
         for position in mark.first..=mark.last {
             let found = self.scans.iter().find_map(|scan| {
                 scan.part_of(mark.commit)?;
                 let (offset, event) = scan.event(next[scan.family as usize])?;
                 (event.position() == position).then_some((scan, offset, event))
             });
+            if found.is_none() && gone > 0 {
+                gone -= 1;
+                continue;
+            }
             let Some((scan, offset, event)) = found else {
                 let scan = self.scans.iter().find(|scan| scan.part().is_some()).expect("a commit has a part");
                 return Err(Damage {

@@ -84,7 +84,7 @@ impl Writer {
             if revision >= oldest {
                 return Ok(entry.recent.get((revision - oldest) as usize).copied());
             }
-            entry.locations.get(revision as usize - 1).copied()
+            entry.location(revision)
         };
         location.map(|location| self.read(stream, location).map(|event| event.id)).transpose()
     }
@@ -101,7 +101,7 @@ impl Writer {
         }
         let location = {
             let entry = self.shared.index.streams.get(stream);
-            entry.and_then(|entry| entry.locations.get(revision as usize - 1).copied())
+            entry.and_then(|entry| entry.location(revision))
         };
         let location = location.ok_or_else(|| AppendError::Unavailable("the index lost a stream".into()))?;
         let event = self.read(stream, location)?;
