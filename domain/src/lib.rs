@@ -22,6 +22,7 @@ pub mod tunnel;
 pub mod workspace;
 
 pub mod access;
+pub mod public_events;
 
 pub mod policy;
 pub mod target;

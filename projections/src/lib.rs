@@ -7,5 +7,7 @@ pub mod access_log;
 pub mod catalog;
 pub mod routes;
 
+pub mod public_event;
+
 #[cfg(test)]
 mod histories;

@@ -24,6 +24,7 @@ mod agent_upkeep;
 mod device;
 mod diagnostics;
 pub mod environments;
+pub mod events;
 pub mod services;
 
 pub use agent_commands::{AgentCommand, AgentCommands, CommandOutcome, CommandQueued, SendCommand};

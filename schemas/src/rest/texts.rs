@@ -292,3 +292,8 @@ pub struct DeviceCodeText(String);
 #[derive(ToSchema)]
 #[schema(example = "BCDF-GHJK", pattern = r"^[BCDFGHJKLMNPQRSTVWXZ]{4}-[BCDFGHJKLMNPQRSTVWXZ]{4}$")]
 pub struct UserCode(String);
+
+/// An event's id.
+#[derive(ToSchema)]
+#[schema(pattern = r"^evt_[0-9a-f]{32}$")]
+pub struct EventId(String);
