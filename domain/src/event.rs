@@ -6,7 +6,10 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{access, agent, agent_command, claim, environment, message, node, share, tunnel, workspace};
+use crate::{
+    access, agent, agent_command, claim, delivery, environment, message, node, share, tunnel, webhook,
+    workspace,
+};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +24,8 @@ pub enum Event {
     AgentCommand(agent_command::Event),
     Message(message::Event),
     Environment(environment::Event),
+    Webhook(webhook::Event),
+    Delivery(delivery::Event),
 }
 
 /// An event as the log stores it, without its place.
@@ -55,6 +60,8 @@ impl Event {
             Self::AgentCommand(event) => event.type_and_version(),
             Self::Message(event) => event.type_and_version(),
             Self::Environment(event) => event.type_and_version(),
+            Self::Webhook(event) => event.type_and_version(),
+            Self::Delivery(event) => event.type_and_version(),
         }
     }
 
@@ -72,6 +79,8 @@ impl Event {
             Self::AgentCommand(event) => event.data(),
             Self::Message(event) => event.data(),
             Self::Environment(event) => event.data(),
+            Self::Webhook(event) => event.data(),
+            Self::Delivery(event) => event.data(),
         };
         Encoded { event_type, version, data }
     }
@@ -147,6 +156,8 @@ fn read(event_type: &str, version: u16, data: &str) -> Result<Event, DecodeError
         "environment" => {
             environment::Event::read(event_type, version, data).map(|e| e.map(Event::Environment))
         }
+        "webhook" => webhook::Event::read(event_type, version, data).map(|e| e.map(Event::Webhook)),
+        "delivery" => delivery::Event::read(event_type, version, data).map(|e| e.map(Event::Delivery)),
         _ => Ok(None),
     };
     read.map_err(|error| shape_error(event_type, version, &error))?

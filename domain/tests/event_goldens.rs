@@ -12,6 +12,7 @@ use domain::{
     agent::{self, Capability, ClientType, DisconnectReason, Token},
     agent_command::{self, Order, Outcome},
     claim::{self, ClaimKind},
+    delivery,
     environment::{self, OpenedPort},
     event::{DecodeError, Event},
     ids::Id,
@@ -24,13 +25,14 @@ use domain::{
     target::{Protocol, Target},
     time::Timestamp,
     tunnel::{self, DeleteReason, Outage},
+    webhook,
     workspace::{self, Scope},
 };
 use serde_json::Value;
 use uuid::Uuid;
 
 /// The number of arms of [`place`].
-const TYPES: usize = 44;
+const TYPES: usize = 52;
 
 /// Where an event's type stands among all: a new type does not compile until it has a place here, and has no place
 /// until [`examples`] has one of it.
@@ -80,6 +82,14 @@ fn place(event: &Event) -> usize {
         Event::Environment(environment::Event::Revoked(_)) => 41,
         Event::Environment(environment::Event::Expired(_)) => 42,
         Event::Access(access::Event::TunnelsUsed(_)) => 43,
+        Event::Webhook(webhook::Event::Created(_)) => 44,
+        Event::Webhook(webhook::Event::Updated(_)) => 45,
+        Event::Webhook(webhook::Event::Disabled(_)) => 46,
+        Event::Webhook(webhook::Event::Enabled(_)) => 47,
+        Event::Webhook(webhook::Event::SecretRotated(_)) => 48,
+        Event::Webhook(webhook::Event::Skipped(_)) => 49,
+        Event::Webhook(webhook::Event::Deleted(_)) => 50,
+        Event::Delivery(delivery::Event::Noted(_)) => 51,
     }
 }
 
@@ -134,6 +144,95 @@ fn environments() -> [environment::Event; 8] {
         }),
         environment::Event::Expired(environment::EnvironmentExpired {}),
     ]
+}
+
+fn webhooks() -> [webhook::Event; 7] {
+    let filter = |types: &[&str]| {
+        let types: Vec<String> = types.iter().map(|it| (*it).to_owned()).collect();
+        webhook::Filter::parse(&types).unwrap()
+    };
+    let text = |text| Some(Description::parse(text).unwrap());
+    [
+        webhook::Event::Created(webhook::WebhookCreated {
+            webhook_id: id(13),
+            workspace_id: id(7),
+            url: "https://example.com/hook".to_owned(),
+            events: filter(&["tunnel.created", "tunnel.deleted"]),
+            description: text("for the pager"),
+            is_active: true,
+            draw: uuid(32),
+        }),
+        webhook::Event::Updated(webhook::WebhookUpdated {
+            url: Some("https://example.com/other".to_owned()),
+            events: Some(filter(&["*"])),
+            description: text("for the log"),
+        }),
+        webhook::Event::Disabled(webhook::WebhookDisabled { reason: webhook::DisableReason::Failing }),
+        webhook::Event::Enabled(webhook::WebhookEnabled {}),
+        webhook::Event::SecretRotated(webhook::WebhookSecretRotated {
+            draw: uuid(33),
+            previous_until: at(86_400),
+        }),
+        webhook::Event::Skipped(webhook::WebhookSkipped { from: at(0), to: at(60), count: 12 }),
+        webhook::Event::Deleted(webhook::WebhookDeleted {}),
+    ]
+}
+
+fn deliveries() -> delivery::DeliveriesNoted {
+    let planned = delivery::Planned {
+        delivery_id: id(14),
+        sequence: 41,
+        message_id: id(50),
+        event_type: "tunnel.created".to_owned(),
+        source: delivery::Source::Event { position: 1_007 },
+        lane: delivery::Lane::Ordered,
+        tries: 0,
+        due_at: at(60),
+        planned_at: at(60),
+    };
+    let parts = vec![delivery::Part { position: 1_008, first: 2, count: 30 }];
+    let accesses = delivery::Planned {
+        delivery_id: id(15),
+        sequence: 42,
+        message_id: id(51),
+        event_type: "share.accessed".to_owned(),
+        source: delivery::Source::Accesses { share_id: id(3), parts },
+        lane: delivery::Lane::Aside,
+        tries: 3,
+        due_at: at(2_000),
+        ..planned.clone()
+    };
+    let tried = |sequence: u64, status, problem, then| delivery::Tried {
+        delivery_id: id(10 + u128::from(sequence)),
+        sequence,
+        number: 2,
+        at: at(65),
+        latency_ms: 12,
+        status,
+        problem,
+        then,
+    };
+    delivery::DeliveriesNoted {
+        facts_after: 1_007,
+        accesses_after: 1_009,
+        replay_up_to: 900,
+        next_sequence: 43,
+        failing: vec![38, 42],
+        failing_since: Some(at(30)),
+        quiet_until: Some(at(90)),
+        floor: 7,
+        planned: vec![planned, accesses],
+        tried: vec![
+            tried(37, Some(204), None, delivery::Then::Delivered { recovered: false }),
+            tried(38, Some(503), None, delivery::Then::Again { at: at(365) }),
+            tried(
+                39,
+                None,
+                Some(delivery::Problem::TimedOut),
+                delivery::Then::GivenUp { reason: delivery::GaveUp::Exhausted },
+            ),
+        ],
+    }
 }
 
 /// An example of every type in its newest version, every optional field present.
@@ -319,6 +418,8 @@ fn examples() -> Vec<Event> {
             last_activity_at: at(60),
         }],
     })));
+    examples.extend(webhooks().map(Event::Webhook));
+    examples.push(Event::Delivery(delivery::Event::Noted(deliveries())));
     examples
 }
 
@@ -474,6 +575,12 @@ fn only_these_fields_may_be_absent() {
         "agent.token_issued.v1 label",
         "agent.token_issued.v1 name",
         "claim.released.v1 quarantinedUntil",
+        "delivery.noted.v1 failing",
+        "delivery.noted.v1 failingSince",
+        "delivery.noted.v1 planned",
+        "delivery.noted.v1 quietUntil",
+        "delivery.noted.v1 replayUpTo",
+        "delivery.noted.v1 tried",
         "environment.shared.v1 name",
         "key.created.v1 expiresAt",
         "message.sent.v1 keyId",
@@ -493,6 +600,10 @@ fn only_these_fields_may_be_absent() {
         "tunnel.updated.v1 name",
         "tunnel.updated.v1 protocol",
         "tunnel.updated.v1 target",
+        "webhook.created.v1 description",
+        "webhook.updated.v1 description",
+        "webhook.updated.v1 events",
+        "webhook.updated.v1 url",
     ];
     assert_eq!(optional, expected);
 }
@@ -522,6 +633,25 @@ fn every_word_that_events_use_is_spelled_for_ever() {
             assert_eq!(&serde_json::from_value::<T>(word.into()).unwrap(), value);
         }
     }
+    use delivery::{GaveUp as G, Lane as L, Problem as X};
+    use webhook::DisableReason as W;
+    words(&[W::Requested, W::Gone, W::Failing], "requested gone failing");
+    words(&[L::Ordered, L::Aside, L::Alone], "ordered aside alone");
+    words(&[G::Exhausted, G::Gone, G::SourceLost, G::Inactive], "exhausted gone source_lost inactive");
+    words(
+        &[
+            X::UrlRefused,
+            X::Unresolved,
+            X::AddressRefused,
+            X::Unreachable,
+            X::Tls,
+            X::TimedOut,
+            X::BrokenOff,
+            X::NotHttp,
+            X::SourceLost,
+        ],
+        "url_refused unresolved address_refused unreachable tls timed_out broken_off not_http source_lost",
+    );
     use DisconnectReason as D;
     words(
         &[

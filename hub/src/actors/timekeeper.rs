@@ -169,6 +169,8 @@ impl Timekeeper {
             | Event::Claim(_)
             | Event::Node(_)
             | Event::Environment(_)
+            | Event::Webhook(_)
+            | Event::Delivery(_)
             | Event::Access(_) => {}
         }
     }

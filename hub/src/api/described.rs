@@ -17,6 +17,7 @@ pub mod environments;
 pub mod service_health;
 pub mod service_subdomain;
 pub mod status;
+pub mod webhooks;
 
 /// Cursors of lists from the catalog.
 const CATALOG_CURSOR: &str = "^[0-9a-f]{32}$";

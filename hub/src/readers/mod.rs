@@ -5,6 +5,7 @@
 //! | [`projections::routes::Routes`] | what request paths read | memory | [`load_routes`], at every start |
 //! | [`projections::catalog::Catalog`] | lists | `<data>/views/catalog/` | its checkpoint; from zero when it does not fit |
 //! | [`projections::access_log::AccessLog`] | what visitors did | `<data>/views/accesses/` | the same |
+//! | [`projections::deliveries::Deliveries`] | what became of webhooks' messages | `<data>/views/deliveries/` | the same |
 //!
 //! Nothing exists only in a view. Whoever needs to see what was just written waits for its position
 //! ([`Views::wait_for_catalog`]); nobody else waits for a view.
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use projections::{
     access_log::{AccessLog, AccessLogReader},
     catalog::{Catalog, CatalogReader},
+    deliveries::{Deliveries, DeliveriesReader},
     routes::Routes,
     view::{Applied, KeptView, View, ViewError},
 };
@@ -38,6 +40,8 @@ const FACTS: Pace = Pace { batch: 2_000, linger: Duration::ZERO };
 /// A packed event of accesses takes up to 16 KiB, so a batch up to 4 MiB. A visit is in nobody's way until somebody
 /// looks: waiting a little makes larger and fewer commits, and who looks does not wait.
 const ACCESSES: Pace = Pace { batch: 256, linger: Duration::from_millis(150) };
+/// A packed event of deliveries has up to some hundred messages.
+const DELIVERIES: Pace = Pace { batch: 256, linger: Duration::from_millis(150) };
 /// Facts read at once when routes are loaded.
 const LOAD_BATCH: usize = 4_096;
 
@@ -108,8 +112,10 @@ impl View for RoutesReader {
 pub struct Views {
     catalog: CatalogReader,
     accesses: AccessLogReader,
+    deliveries: DeliveriesReader,
     follows_catalog: Follower,
     follows_accesses: Follower,
+    follows_deliveries: Follower,
     follows_routes: Follower,
     runners: Mutex<Vec<Runner>>,
 }
@@ -132,20 +138,25 @@ impl Views {
         let head = *log.head().borrow();
         let catalog: Catalog = open(&folder, log.log_id(), head)?;
         let accesses: AccessLog = open(&folder, log.log_id(), head)?;
+        let deliveries: Deliveries = open(&folder, log.log_id(), head)?;
         let routes = RoutesReader { routes, position: routes_position };
         let (catalog_reader, accesses_reader) = (catalog.reader(), accesses.reader());
+        let deliveries_reader = deliveries.reader();
         let runners = [
             Runner::start(Arc::clone(log), routes, FACTS),
             Runner::start(Arc::clone(log), catalog, FACTS),
             Runner::start(Arc::clone(log), accesses, ACCESSES),
+            Runner::start(Arc::clone(log), deliveries, DELIVERIES),
         ];
-        let [follows_routes, follows_catalog, follows_accesses] =
+        let [follows_routes, follows_catalog, follows_accesses, follows_deliveries] =
             runners.each_ref().map(|runner| runner.follower().clone());
         Ok(Self {
             catalog: catalog_reader,
             accesses: accesses_reader,
+            deliveries: deliveries_reader,
             follows_catalog,
             follows_accesses,
+            follows_deliveries,
             follows_routes,
             runners: Mutex::new(runners.into()),
         })
@@ -160,6 +171,15 @@ impl Views {
         self.accesses.clone()
     }
 
+    /// A handle for questions about webhooks' deliveries.
+    pub fn deliveries(&self) -> DeliveriesReader {
+        self.deliveries.clone()
+    }
+
+    /// Waits until the delivery log shows everything up to a position; `false` when it does not after `patience`.
+    pub async fn wait_for_deliveries(&self, position: u64, patience: Duration) -> bool {
+        self.follows_deliveries.wait_for(position, patience).await
+    }
     /// Waits until lists show everything up to a position; `false` when they do not after `patience`.
     pub async fn wait_for_catalog(&self, position: u64, patience: Duration) -> bool {
         self.follows_catalog.wait_for(position, patience).await
@@ -174,8 +194,8 @@ impl Views {
     }
 
     /// How each reader follows, for metrics: name and follower.
-    pub fn followers(&self) -> [&Follower; 3] {
-        [&self.follows_routes, &self.follows_catalog, &self.follows_accesses]
+    pub fn followers(&self) -> [&Follower; 4] {
+        [&self.follows_routes, &self.follows_catalog, &self.follows_accesses, &self.follows_deliveries]
     }
 
     /// Whether every view follows the log; if not, which does not and why (for `/readyz`).

@@ -7,6 +7,7 @@ use std::{fs, io, path::Path};
 use projections::{
     access_log::AccessLog,
     catalog::Catalog,
+    deliveries::Deliveries,
     view::{Applied, KeptView, View},
 };
 use ring::digest::{Context, SHA256};
@@ -51,7 +52,8 @@ pub async fn rebuild(
     fs::create_dir_all(&views)?;
     tidy(&views)?;
     rebuild_one::<Catalog>(&views, log, BATCH, progress).await?;
-    rebuild_one::<AccessLog>(&views, log, PACKED_BATCH, progress).await
+    rebuild_one::<AccessLog>(&views, log, PACKED_BATCH, progress).await?;
+    rebuild_one::<Deliveries>(&views, log, PACKED_BATCH, progress).await
 }
 
 /// Compares every kept view with one that is built from nothing, and changes none (the kept ones first read on to the
@@ -70,6 +72,7 @@ pub async fn check(
     Ok(vec![
         check_one::<Catalog>(&views, log, BATCH, progress).await?,
         check_one::<AccessLog>(&views, log, PACKED_BATCH, progress).await?,
+        check_one::<Deliveries>(&views, log, PACKED_BATCH, progress).await?,
     ])
 }
 
@@ -89,7 +92,7 @@ fn digest<V: KeptView>(view: &V) -> Result<Vec<u8>, ReaderError> {
 
 /// Removes what an interrupted rebuild left behind.
 pub(super) fn tidy(views: &Path) -> io::Result<()> {
-    for name in [Catalog::NAME, AccessLog::NAME] {
+    for name in [Catalog::NAME, AccessLog::NAME, Deliveries::NAME] {
         for suffix in ["new", "old"] {
             remove(&views.join(format!("{name}.{suffix}")))?;
         }

@@ -196,7 +196,11 @@ async fn events_that_this_build_does_not_know_are_skipped_and_counted() {
     let position = register(&log, 1).await;
     assert!(views.wait_for_catalog(position, PATIENCE).await);
     let counts = views.followers().map(|follower| (follower.name(), follower.skipped()));
-    assert_eq!(counts, [("routes", 0), ("catalog", 1), ("accesses", 0)], "routes were loaded before");
+    assert_eq!(
+        counts,
+        [("routes", 0), ("catalog", 1), ("accesses", 0), ("deliveries", 0)],
+        "routes were loaded before"
+    );
     assert_eq!(views.health(), Ok(()));
     views.stop().await;
 }
@@ -330,7 +334,11 @@ async fn filled(folder: &Path, log: &SharedLog) {
 }
 
 fn verdict(equal: [bool; 2]) -> Vec<Checked> {
-    vec![Checked { view: "catalog", equal: equal[0] }, Checked { view: "accesses", equal: equal[1] }]
+    vec![
+        Checked { view: "catalog", equal: equal[0] },
+        Checked { view: "accesses", equal: equal[1] },
+        Checked { view: "deliveries", equal: true },
+    ]
 }
 
 #[tokio::test]
@@ -341,13 +349,13 @@ async fn a_rebuilt_view_equals_the_kept_one() {
     let mut seen: Vec<Progress> = Vec::new();
     rebuild(folder.path(), &log, &mut |progress| seen.push(progress)).await.unwrap();
     let total = *log.head().borrow();
-    assert_eq!(seen.last(), Some(&Progress { view: "accesses", done: total, total }));
+    assert_eq!(seen.last(), Some(&Progress { view: "deliveries", done: total, total }));
     assert_eq!(check(folder.path(), &log, &mut |_| {}).await.unwrap(), verdict([true, true]));
     let views = start(folder.path(), &log).await;
     assert_eq!((listed(&views), accesses(&views)), (30, 30));
     views.stop().await;
     let left: Vec<_> = std::fs::read_dir(views_dir(folder.path())).unwrap().collect();
-    assert_eq!(left.len(), 2, "no folder is left over: {left:?}");
+    assert_eq!(left.len(), 3, "no folder is left over: {left:?}");
 }
 
 #[tokio::test]

@@ -22,4 +22,5 @@ mod services;
 mod shapes;
 mod support;
 mod tunnels;
+mod webhooks;
 mod world;

@@ -23,7 +23,12 @@ pub(super) fn event(db: &Transaction<'_>, recorded: &Recorded, event: &Event) ->
             (&started.node, started.boot),
         ),
         Event::AgentCommand(event) => super::commands::event(db, recorded, event),
-        Event::Claim(_) | Event::Access(_) | Event::Message(_) | Event::Environment(_) => Ok(()),
+        Event::Claim(_)
+        | Event::Access(_)
+        | Event::Message(_)
+        | Event::Environment(_)
+        | Event::Webhook(_)
+        | Event::Delivery(_) => Ok(()),
     }
 }
 

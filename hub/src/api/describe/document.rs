@@ -25,6 +25,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("Tunnels", "Named `host:port`s that agents expose, and connecting to them."),
     ("Shares", "Public, restricted, expiring links, and who used them."),
     ("Environment shares", "A snapshot of routes, handed to a teammate by a code."),
+    ("Webhooks", "Events by signed POST, and what became of each."),
     ("Authentication", "API keys, and who one is."),
     ("Device login", "A machine without a key shows a code, and somebody with a key lets it in."),
     ("Documentation", "This description, for programs and people."),
