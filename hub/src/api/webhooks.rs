@@ -20,8 +20,8 @@ use projections::{
 use schemas::rest::{
     Success,
     webhooks::{
-        CreateWebhook, Delivery, DeliveryAttempt, DeliveryCounts, EventType, Redelivered, ReplayWebhook,
-        UpdateWebhook, Webhook as Shown, WebhookCreated, WebhookSecretRotated, WebhookTested,
+        CreateWebhook, Delivery, DeliveryAttempt, DeliveryCounts, DescribedEventType, Redelivered,
+        ReplayWebhook, UpdateWebhook, Webhook as Shown, WebhookCreated, WebhookSecretRotated, WebhookTested,
     },
 };
 use uuid::Uuid;
@@ -122,7 +122,7 @@ pub async fn list(
 /// `GET /v1/webhooks/events`.
 pub async fn types(caller: Caller) -> Result<HttpResponse, ApiError> {
     caller.require(Scope::Read)?;
-    let described = public_events::TYPES.iter().map(|event_type| EventType {
+    let described = public_events::TYPES.iter().map(|event_type| DescribedEventType {
         event_type: (*event_type).to_owned(),
         description: public_events::words(event_type).unwrap_or_default().to_owned(),
     });

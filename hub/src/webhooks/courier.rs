@@ -116,6 +116,8 @@ pub(super) struct Courier {
     disable: Option<DisableReason>,
     /// The last look at the log found nothing, and there is no news since.
     read_all: bool,
+    /// No look at the log before that: more may come.
+    gather_until: Instant,
     /// When to look at the log again: accesses wait for their second.
     look_at: Option<Timestamp>,
     _fail_fast: FailFast,
@@ -160,6 +162,7 @@ impl Courier {
             unnoted_since: None,
             disable: known.disable,
             read_all: false,
+            gather_until: Instant::now(),
             look_at: None,
             _fail_fast: FailFast("courier"),
         }))
@@ -185,6 +188,8 @@ impl Courier {
             }
             let (wake_at, wants_news) = (self.wake_at(step), self.wants_news(active));
             tokio::select! {
+                // In this order: a try that has begun is on its way before anything else is looked at.
+                biased;
                 () = ears.stop.cancelled() => {}
                 reply = replied(&mut self.trying) => self.take(reply).await?,
                 Some(order) = ears.orders.recv() => self.obey(order).await?,
@@ -195,7 +200,7 @@ impl Courier {
                         return Ok(());
                     }
                     self.read_all = false;
-                    tokio::time::sleep(GATHER).await;
+                    self.gather_until = Instant::now() + GATHER;
                 }
                 () = sleep_until(wake_at) => {}
             }
@@ -213,11 +218,14 @@ impl Courier {
     }
 
     fn wants_news(&self, active: bool) -> bool {
-        active && self.backlog.room() >= ROOM_NEEDED && self.look_at.is_none()
+        active && self.read_all && self.look_at.is_none()
     }
 
     /// Reads on and plans, as long as there is room.
     async fn read(&mut self, active: bool) -> Result<(), Trouble> {
+        if Instant::now() < self.gather_until {
+            return Ok(());
+        }
         let now = self.parts.clock.now();
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
@@ -407,14 +415,19 @@ impl Courier {
             Duration::from_millis(span.max(1)).min(SLEEP_MAX)
         };
         let mut wake_at = Instant::now() + SLEEP_MAX;
+        if Instant::now() < self.gather_until {
+            wake_at = self.gather_until;
+        }
         if let Some(at) = self.look_at {
             wake_at = wake_at.min(Instant::now() + in_ms(at));
         }
         if let Some(since) = self.unnoted_since {
             wake_at = wake_at.min(since + UNNOTED_FOR);
         }
+        if self.trying.is_some() {
+            return wake_at;
+        }
         match step {
-            _ if self.trying.is_some() => wake_at,
             Step::Try(_) => wake_at.min(self.next_try),
             Step::Wait(until) => wake_at.min(Instant::now() + in_ms(until)),
             Step::Idle => wake_at,

@@ -318,7 +318,7 @@ pub struct WebhookSecret(String);
 #[derive(ToSchema)]
 #[schema(
     example = "https://hooks.your-team.example/private-connect",
-    pattern = r"^(?=.{1,2000}$)https://([0-9A-Za-z]([0-9A-Za-z-]{0,30}[0-9A-Za-z])?\.){1,4}[A-Za-z]{2,20}(/([0-9A-Za-z._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*(\?([0-9A-Za-z._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?$"
+    pattern = r"^(?=.{1,2000}$)https://(?=[^/?]{1,253}([/?]|$))(?!([^/?]*\.)?[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]([/?]|$))([0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?\.)*[A-Za-z]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?(/([0-9A-Za-z._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?(\?([0-9A-Za-z._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?$"
 )]
 pub struct WebhookUrl(String);
 

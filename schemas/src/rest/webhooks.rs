@@ -130,7 +130,7 @@ pub struct WebhookTested {
 
 /// A type of events that webhooks can be sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct EventType {
+pub struct DescribedEventType {
     #[serde(rename = "type")]
     #[schema(value_type = texts::EventType)]
     pub event_type: String,

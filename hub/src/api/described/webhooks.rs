@@ -4,7 +4,7 @@ use domain::workspace::Scope;
 use schemas::rest::{
     Success,
     webhooks::{
-        CreateWebhook, Delivery, EventType, Redelivered, ReplayWebhook, UpdateWebhook, Webhook,
+        CreateWebhook, Delivery, DescribedEventType, Redelivered, ReplayWebhook, UpdateWebhook, Webhook,
         WebhookCreated, WebhookSecretRotated, WebhookTested,
     },
 };
@@ -45,7 +45,7 @@ pub fn list() -> Operation {
 
 pub fn types() -> Operation {
     on("listEventTypes", "List the types of events", Scope::Read)
-        .lists_all::<EventType>("The types that webhooks can be sent; `*` stands for exactly these.")
+        .lists_all::<DescribedEventType>("The types that webhooks can be sent; `*` stands for exactly these.")
 }
 
 pub fn get() -> Operation {
