@@ -101,7 +101,7 @@ fn nothing_is_lost_when_the_hub_is_killed_while_the_receiver_fails_in_every_way(
                 pause = !pause;
             }
         }
-        thread::sleep(Duration::from_millis(u64::from(round * 97 % 700)));
+        thread::sleep(Duration::from_millis(u64::from(400 + round * 97 % 700)));
         hub.kill9();
         hub.restart();
     }

@@ -44,3 +44,6 @@ impl Routes {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
