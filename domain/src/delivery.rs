@@ -205,7 +205,6 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-#[expect(clippy::large_enum_variant, reason = "an event is moved once; a box would cost more than the move")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Noted(DeliveriesNoted),

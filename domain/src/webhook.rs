@@ -144,7 +144,6 @@ pub struct WebhookSkipped {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebhookDeleted {}
 
-#[expect(clippy::large_enum_variant, reason = "an event is moved once; a box would cost more than the move")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Created(WebhookCreated),

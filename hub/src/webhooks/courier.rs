@@ -134,10 +134,10 @@ pub(super) async fn run(id: WebhookId, parts: Arc<Parts>, mut ears: Ears) {
         match trouble {
             Ok(()) => return,
             Err(Trouble::Log(reason)) => {
-                tracing::error!(webhook = %id, reason, "a webhook's courier waits for the log")
+                tracing::error!(webhook = %id, reason, "a webhook's courier waits for the log");
             }
             Err(Trouble::Doubt(reason)) => {
-                tracing::warn!(webhook = %id, reason, "a webhook's courier reads its state anew")
+                tracing::warn!(webhook = %id, reason, "a webhook's courier reads its state anew");
             }
         }
         if ears.stop.run_until_cancelled(tokio::time::sleep(TROUBLE_PAUSE)).await.is_none() {
