@@ -7,7 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    access, agent, agent_command, claim, environment, message, node, retention, share, tunnel, workspace,
+    access, agent, agent_command, claim, delivery, environment, message, node, retention, share, tunnel,
+    webhook, workspace,
 };
 
 /// Something that happened.
@@ -24,6 +25,8 @@ pub enum Event {
     Message(message::Event),
     Environment(environment::Event),
     Retention(retention::Event),
+    Webhook(webhook::Event),
+    Delivery(delivery::Event),
 }
 
 /// An event as the log stores it, without its place.
@@ -59,6 +62,8 @@ impl Event {
             Self::Message(event) => event.type_and_version(),
             Self::Environment(event) => event.type_and_version(),
             Self::Retention(event) => event.type_and_version(),
+            Self::Webhook(event) => event.type_and_version(),
+            Self::Delivery(event) => event.type_and_version(),
         }
     }
 
@@ -77,6 +82,8 @@ impl Event {
             Self::Message(event) => event.data(),
             Self::Environment(event) => event.data(),
             Self::Retention(event) => event.data(),
+            Self::Webhook(event) => event.data(),
+            Self::Delivery(event) => event.data(),
         };
         Encoded { event_type, version, data }
     }
@@ -153,6 +160,8 @@ fn read(event_type: &str, version: u16, data: &str) -> Result<Event, DecodeError
             environment::Event::read(event_type, version, data).map(|e| e.map(Event::Environment))
         }
         "history" => retention::Event::read(event_type, version, data).map(|e| e.map(Event::Retention)),
+        "webhook" => webhook::Event::read(event_type, version, data).map(|e| e.map(Event::Webhook)),
+        "delivery" => delivery::Event::read(event_type, version, data).map(|e| e.map(Event::Delivery)),
         _ => Ok(None),
     };
     read.map_err(|error| shape_error(event_type, version, &error))?

@@ -132,6 +132,10 @@ pub mod kind {
     pub enum Message {}
     #[derive(Debug)]
     pub enum Environment {}
+    #[derive(Debug)]
+    pub enum Webhook {}
+    #[derive(Debug)]
+    pub enum Delivery {}
 
     impl IdKind for Workspace {
         const PREFIX: &'static str = "ws_";
@@ -177,6 +181,14 @@ pub mod kind {
         const PREFIX: &'static str = "env_";
         const NAME: &'static str = "environment share";
     }
+    impl IdKind for Webhook {
+        const PREFIX: &'static str = "wh_";
+        const NAME: &'static str = "webhook";
+    }
+    impl IdKind for Delivery {
+        const PREFIX: &'static str = "dlv_";
+        const NAME: &'static str = "delivery";
+    }
 }
 
 /// A tenant: nothing ever crosses its border.
@@ -201,6 +213,10 @@ pub type CommandId = Id<kind::Command>;
 pub type MessageId = Id<kind::Message>;
 /// What one agent exposes, handed to teammates by a code.
 pub type EnvironmentId = Id<kind::Environment>;
+/// A subscription to events.
+pub type WebhookId = Id<kind::Webhook>;
+/// One message for one webhook, however often it is tried.
+pub type DeliveryId = Id<kind::Delivery>;
 
 #[cfg(test)]
 mod tests;

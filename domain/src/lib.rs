@@ -14,11 +14,13 @@ pub mod agent;
 pub mod agent_command;
 pub mod aggregate;
 pub mod claim;
+pub mod delivery;
 pub mod environment;
 pub mod message;
 pub mod node;
 pub mod share;
 pub mod tunnel;
+pub mod webhook;
 pub mod workspace;
 
 pub mod access;

@@ -8,7 +8,7 @@ use crate::{
     event::{DecodeError, Event},
     ids::{
         AgentId, CommandId, EnvironmentId, EventId, KeyId, MessageId, RequestId, ShareId, TunnelId,
-        WorkspaceId,
+        WebhookId, WorkspaceId,
     },
     time::Timestamp,
 };
@@ -95,6 +95,13 @@ impl StreamName {
     }
     pub fn environment(id: EnvironmentId) -> Self {
         Self::of("environment", id)
+    }
+    pub fn webhook(id: WebhookId) -> Self {
+        Self::of("webhook", id)
+    }
+    /// What became of a webhook's deliveries: a stream with one writer.
+    pub fn deliveries(id: WebhookId) -> Self {
+        Self::of("deliveries", id)
     }
     /// A claim's stream: `digest` is the hex SHA-256 of the claimed key, so that any text can be claimed.
     pub fn claim(kind: crate::claim::ClaimKind, digest: &str) -> Self {

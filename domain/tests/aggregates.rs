@@ -15,7 +15,7 @@ use domain::{
     event::Event,
     ids::Id,
     message::{self, Message},
-    names::Name,
+    names::{Description, Name},
     node::{self, Node},
     policy::{methods::Method, paths::PathRule},
     recorded::Actor,
@@ -23,6 +23,7 @@ use domain::{
     target::{Protocol, Target},
     time::Timestamp,
     tunnel::{self, Tunnel},
+    webhook::{self, Webhook},
     workspace::{self, Scope, Workspace},
 };
 use proptest::prelude::*;
@@ -340,6 +341,65 @@ fn environment_event(draw: Draw) -> environment::Event {
     }
 }
 
+// Webhook -------------------------------------------------------------------------------------------------------
+
+fn filter(n: u8) -> webhook::Filter {
+    let types = [vec!["*"], vec!["tunnel.created"], vec!["share.accessed", "share.revoked"]];
+    let types: Vec<String> = types[usize::from(n % 3)].iter().map(|it| (*it).to_owned()).collect();
+    webhook::Filter::parse(&types).expect("public types")
+}
+fn webhook_created([_, a, b, c]: Draw) -> webhook::WebhookCreated {
+    webhook::WebhookCreated {
+        webhook_id: id(0),
+        workspace_id: id(0),
+        url: format!("https://{}.example", name(a)),
+        events: filter(b),
+        description: None,
+        is_active: flag(c),
+        draw: uuid(a),
+    }
+}
+fn disable_reason(n: u8) -> webhook::DisableReason {
+    if flag(n) { webhook::DisableReason::Gone } else { webhook::DisableReason::Requested }
+}
+fn skipped(a: u8, b: u8) -> webhook::WebhookSkipped {
+    webhook::WebhookSkipped { from: at(a), to: at(b), count: 1 }
+}
+fn webhook_command(draw: Draw) -> webhook::Command {
+    let [kind, a, b, c] = draw;
+    match kind % 7 {
+        0 | 1 => webhook::Command::Create(Box::new(webhook_created(draw))),
+        2 => webhook::Command::Change(Box::new(webhook::Changes {
+            url: flag(a).then(|| format!("https://{}.example", name(b))),
+            events: flag(b).then(|| filter(a)),
+            description: flag(c).then(|| Description::parse(["", "x"][usize::from(a % 2)]).expect("a text")),
+            is_active: [None, Some(true), Some(false)][usize::from(c % 3)],
+        })),
+        3 => webhook::Command::Disable { reason: disable_reason(a) },
+        4 => webhook::Command::RotateSecret { draw: uuid(a), now: at(b) },
+        5 => webhook::Command::Skip(skipped(a, b)),
+        _ => webhook::Command::Delete,
+    }
+}
+fn webhook_event(draw: Draw) -> webhook::Event {
+    let [kind, a, b, _] = draw;
+    match kind % 7 {
+        0 => webhook::Event::Created(webhook_created(draw)),
+        1 => webhook::Event::Updated(webhook::WebhookUpdated {
+            events: Some(filter(a)),
+            ..webhook::WebhookUpdated::default()
+        }),
+        2 => webhook::Event::Disabled(webhook::WebhookDisabled { reason: disable_reason(a) }),
+        3 => webhook::Event::Enabled(webhook::WebhookEnabled {}),
+        4 => webhook::Event::SecretRotated(webhook::WebhookSecretRotated {
+            draw: uuid(a),
+            previous_until: at(b),
+        }),
+        5 => webhook::Event::Skipped(skipped(a, b)),
+        _ => webhook::Event::Deleted(webhook::WebhookDeleted {}),
+    }
+}
+
 // Claim ---------------------------------------------------------------------------------------------------------
 
 fn holder(n: u8) -> String {
@@ -506,6 +566,7 @@ proptest! {
         let _share: Share = live(&mapped(&draws, share_command));
         let _claim: Claim = live(&mapped(&draws, claim_command));
         let _environment: Environment = live(&mapped(&draws, environment_command));
+        let _webhook: Webhook = live(&mapped(&draws, webhook_command));
         let _workspace: Workspace = live(&mapped(&draws, workspace_command));
         let _command: AgentCommand = live(&mapped(&draws, order_command));
         let _message: Message = live(&mapped(&draws, message_command));
@@ -543,6 +604,7 @@ proptest! {
         let _share: Share = replay(&mapped(&draws, share_event));
         let _claim: Claim = replay(&mapped(&draws, claim_event));
         let _environment: Environment = replay(&mapped(&draws, environment_event));
+        let _webhook: Webhook = replay(&mapped(&draws, webhook_event));
         let _workspace: Workspace = replay(&mapped(&draws, workspace_event));
         let _command: AgentCommand = replay(&mapped(&draws, order_event));
         let _message: Message = replay(&mapped(&draws, message_event));
@@ -560,6 +622,7 @@ proptest! {
         let _claim = replay::<Claim>(&mapped(&events, claim_event)).decide(&claim_command(command));
         let _environment =
             replay::<Environment>(&mapped(&events, environment_event)).decide(&environment_command(command));
+        let _webhook = replay::<Webhook>(&mapped(&events, webhook_event)).decide(&webhook_command(command));
         let _workspace = replay::<Workspace>(&mapped(&events, workspace_event)).decide(&workspace_command(command));
         let _command = replay::<AgentCommand>(&mapped(&events, order_event)).decide(&order_command(command));
         let _message = replay::<Message>(&mapped(&events, message_event)).decide(&message_command(command));

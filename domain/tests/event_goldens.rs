@@ -12,6 +12,7 @@ use domain::{
     agent::{self, Capability, ClientType, DisconnectReason, Token},
     agent_command::{self, Order, Outcome},
     claim::{self, ClaimKind},
+    delivery,
     environment::{self, OpenedPort},
     event::{DecodeError, Event},
     ids::Id,
@@ -25,13 +26,17 @@ use domain::{
     target::{Protocol, Target},
     time::Timestamp,
     tunnel::{self, DeleteReason, Outage},
+    webhook,
     workspace::{self, Scope},
 };
 use serde_json::Value;
 use uuid::Uuid;
 
+#[path = "event_goldens/webhooks.rs"]
+mod webhooks;
+
 /// The number of arms of [`place`].
-const TYPES: usize = 47;
+const TYPES: usize = 55;
 
 /// Where an event's type stands among all: a new type does not compile until it has a place here, and has no place
 /// until [`examples`] has one of it.
@@ -84,6 +89,14 @@ fn place(event: &Event) -> usize {
         Event::Workspace(workspace::Event::PersonalErased(_)) => 44,
         Event::Retention(retention::Event::Summed(_)) => 45,
         Event::Retention(retention::Event::Retired(_)) => 46,
+        Event::Webhook(webhook::Event::Created(_)) => 47,
+        Event::Webhook(webhook::Event::Updated(_)) => 48,
+        Event::Webhook(webhook::Event::Disabled(_)) => 49,
+        Event::Webhook(webhook::Event::Enabled(_)) => 50,
+        Event::Webhook(webhook::Event::SecretRotated(_)) => 51,
+        Event::Webhook(webhook::Event::Skipped(_)) => 52,
+        Event::Webhook(webhook::Event::Deleted(_)) => 53,
+        Event::Delivery(delivery::Event::Noted(_)) => 54,
     }
 }
 
@@ -374,6 +387,8 @@ fn examples() -> Vec<Event> {
             last_activity_at: at(60),
         }],
     })));
+    examples.extend(webhooks::webhooks().map(Event::Webhook));
+    examples.push(Event::Delivery(delivery::Event::Noted(webhooks::deliveries())));
     examples
 }
 
@@ -529,6 +544,12 @@ fn only_these_fields_may_be_absent() {
         "agent.token_issued.v1 label",
         "agent.token_issued.v1 name",
         "claim.released.v1 quarantinedUntil",
+        "delivery.noted.v1 failing",
+        "delivery.noted.v1 failingSince",
+        "delivery.noted.v1 planned",
+        "delivery.noted.v1 quietUntil",
+        "delivery.noted.v1 replayUpTo",
+        "delivery.noted.v1 tried",
         "environment.shared.v1 name",
         "key.created.v1 expiresAt",
         "message.sent.v1 keyId",
@@ -549,6 +570,10 @@ fn only_these_fields_may_be_absent() {
         "tunnel.updated.v1 protocol",
         "tunnel.updated.v1 target",
         "workspace.personal_erased.v1 shareId",
+        "webhook.created.v1 description",
+        "webhook.updated.v1 description",
+        "webhook.updated.v1 events",
+        "webhook.updated.v1 url",
     ];
     assert_eq!(optional, expected);
 }
@@ -578,6 +603,25 @@ fn every_word_that_events_use_is_spelled_for_ever() {
             assert_eq!(&serde_json::from_value::<T>(word.into()).unwrap(), value);
         }
     }
+    use delivery::{GaveUp as G, Lane as L, Problem as X};
+    use webhook::DisableReason as W;
+    words(&[W::Requested, W::Gone, W::Failing], "requested gone failing");
+    words(&[L::Ordered, L::Aside, L::Alone], "ordered aside alone");
+    words(&[G::Exhausted, G::Gone, G::SourceLost, G::Inactive], "exhausted gone source_lost inactive");
+    words(
+        &[
+            X::UrlRefused,
+            X::Unresolved,
+            X::AddressRefused,
+            X::Unreachable,
+            X::Tls,
+            X::TimedOut,
+            X::BrokenOff,
+            X::NotHttp,
+            X::SourceLost,
+        ],
+        "url_refused unresolved address_refused unreachable tls timed_out broken_off not_http source_lost",
+    );
     use DisconnectReason as D;
     words(
         &[

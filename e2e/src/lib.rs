@@ -19,6 +19,7 @@ pub mod smuggling_cases;
 pub mod targets;
 pub mod tls;
 pub mod wait;
+pub mod webhook_receiver;
 
 pub use agent::Machine;
 pub use api::Api;

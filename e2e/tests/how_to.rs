@@ -5,6 +5,7 @@ use std::process::Command;
 use e2e::{Hub, Machine, hub::ADMIN_KEY, targets::Nginx};
 
 const PAGE: &str = include_str!("../../docs/how-to/use-the-api.md");
+const WEBHOOKS: &str = include_str!("../../docs/how-to/webhooks.md");
 
 /// The page's shell blocks, one script.
 fn script(page: &str) -> String {
@@ -58,6 +59,22 @@ fn looking_back_works_as_the_page_says() {
         .env("HUB", hub.url())
         .env("KEY", ADMIN_KEY)
         .env("DATA", hub.data())
+        .current_dir(folder.path())
+        .output()
+        .expect("bash runs");
+    assert!(output.status.success(), "{}", e2e::hub::shown(&output));
+}
+
+#[test]
+fn webhooks_work_as_the_page_says() {
+    let script = script(WEBHOOKS);
+    assert!(script.lines().count() > 60, "the page has lost its blocks");
+    let hub = Hub::start_with(&[("HUB_WEBHOOK_ALLOW", "127.0.0.0/8")]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new("bash")
+        .args(["-x", "-c", &script])
+        .env("HUB", hub.url())
+        .env("KEY", ADMIN_KEY)
         .current_dir(folder.path())
         .output()
         .expect("bash runs");

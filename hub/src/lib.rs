@@ -35,6 +35,7 @@ pub mod tls;
 pub mod tunnel_ports;
 pub mod udp_ports;
 pub mod usage;
+pub mod webhooks;
 
 pub mod api;
 

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use domain::policy::retries::Schedule;
 use ipnet::IpNet;
 
 use self::guesses::wrong_codes;
@@ -315,6 +316,15 @@ pub struct Settings {
     /// Proxies in front of the hub whose `X-Forwarded-For` is believed (CIDR list)
     #[arg(long, env = "HUB_TRUSTED_PROXIES", value_delimiter = ',', value_name = "CIDR,…")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Addresses that webhooks may reach although they are private, and over plain HTTP (CIDR list)
+    #[arg(long, env = "HUB_WEBHOOK_ALLOW", value_delimiter = ',', value_name = "CIDR,…")]
+    pub webhook_allow: Vec<IpNet>,
+    /// The pauses before a failed webhook delivery is tried again
+    #[arg(long, env = "HUB_WEBHOOK_RETRY_SCHEDULE", default_value = domain::policy::retries::DEFAULT, value_name = "5s,5m,…")]
+    pub webhook_retry_schedule: Schedule,
+    /// PEM file with the authorities of webhook receivers' certificates; the system's when absent
+    #[arg(long, env = "HUB_WEBHOOK_CA", value_name = "FILE")]
+    pub webhook_ca: Option<PathBuf>,
     /// When an access record must be durable
     #[arg(long, env = "HUB_ACCESS_LOG", default_value = "batched", value_name = "MODE")]
     pub access_log: AccessLogMode,

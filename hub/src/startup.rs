@@ -59,11 +59,12 @@ use crate::{
     },
     tunnel_ports::{TunnelPortSettings, TunnelPorts},
     usage::{Usage, UsageRecorder},
+    webhooks::Webhooks,
 };
 
 mod parts;
 
-use parts::{edge_options, free_edge_address, port_pool, recorder, serve_api, show_admin_key};
+use parts::{edge_options, free_edge_address, port_pool, recorder, serve_api, show_admin_key, webhook_parts};
 
 /// How many addresses, keys and shares the limiter knows at once; further ones share by address prefix.
 const LIMITER_KEYS_MAX: usize = 100_000;
@@ -287,7 +288,12 @@ impl Hub {
             gateway.clone(),
             Arc::clone(&diagnostics),
         ));
+        let own = vec![api_addr, edge_addr];
+        let webhooks =
+            Arc::new(Webhooks::new(webhook_parts(&core, &settings, own)?, data_plane.handle().clone()));
         let ports = web::Data::new(Ports {
+            webhooks: Arc::clone(&webhooks),
+            deliveries: views.deliveries(),
             environments: Arc::clone(&environments),
             diagnostics,
             former: former_shares(views.catalog()),
@@ -340,11 +346,13 @@ impl Hub {
             timekeeper: Arc::clone(&timekeeper),
             environments,
             health: Arc::clone(&health),
+            webhooks: Arc::clone(&webhooks),
         });
         tasks.spawn_on(follower.run(stop.clone()), data_plane.handle());
         tasks.spawn_on(timekeeper.run(stop.clone()), data_plane.handle());
         tasks.spawn_on(limits_file.keep(limiter, stop.clone()), data_plane.handle());
         tasks.spawn_on(health.run(stop.clone()), data_plane.handle());
+        tasks.spawn_on(webhooks.run(stop.clone()), data_plane.handle());
         let recording = UsageRecorder { usage, log: core.log.clone(), clock: core.clock.clone(), boot };
         tasks.spawn_on(recording.run(stop.clone()), data_plane.handle());
         let keep = Keep { days: settings.access_retention_days, bytes: settings.access_retention_bytes };

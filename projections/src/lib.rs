@@ -6,6 +6,7 @@ pub mod view;
 pub mod access_log;
 pub mod audit;
 pub mod catalog;
+pub mod deliveries;
 pub mod routes;
 
 pub mod public_event;

@@ -6,7 +6,7 @@
 use domain::{
     access::{Access, ShareAccessed, Visitor},
     ids::{EventId, ShareId},
-    recorded::{Personal, Recorded},
+    recorded::{Family, Personal, Recorded},
 };
 use schemas::rest::{AccessEntry, events::PublicEvent};
 use serde_json::{Map, Value};
@@ -36,6 +36,8 @@ pub fn public(recorded: &Recorded, known: Known<'_>) -> PublicEvent {
 /// What the event concerns, and its fields.
 pub fn data(recorded: &Recorded, known: Known<'_>) -> Map<String, Value> {
     let mut data = match serde_json::from_str(&recorded.data) {
+        // What a courier notes is full of the log's own positions, which never leave the hub.
+        Ok(_) if recorded.family() == Family::Deliveries => Map::new(),
         Ok(Value::Object(fields)) => fields,
         // No event of ours; what cannot be read is not shown.
         Ok(_) | Err(_) => Map::new(),

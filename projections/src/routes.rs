@@ -33,13 +33,14 @@ use domain::{
     claim::{self, Claim},
     environment::Environment,
     event::Event,
-    ids::{AgentId, CommandId, EnvironmentId, KeyId, MessageId, ShareId, TunnelId, WorkspaceId},
+    ids::{AgentId, CommandId, EnvironmentId, KeyId, MessageId, ShareId, TunnelId, WebhookId, WorkspaceId},
     message::Message,
     node::Node,
     recorded::{Recorded, StreamName},
     share::{Ended, RevokeReason, Share},
     time::Timestamp,
     tunnel::Tunnel,
+    webhook::Webhook,
     workspace::{self, Key, Workspace},
 };
 use parking_lot::Mutex;
@@ -52,6 +53,7 @@ mod forgetting;
 pub const ENDED_KEPT_MAX: usize = 4_096;
 
 mod environments;
+mod webhooks;
 
 /// A SHA-256 digest of a secret, by which it is looked up: timing tells nothing about the secret.
 pub type Digest = [u8; 32];
@@ -107,6 +109,8 @@ pub struct Routes {
     /// By the agent that they are for.
     messages_by_agent: DashMap<AgentId, BTreeSet<MessageId>>,
     agents_by_capability: DashMap<(WorkspaceId, String), BTreeSet<AgentId>>,
+    webhooks: DashMap<WebhookId, Arc<Entry<Webhook>>>,
+    webhooks_by_workspace: DashMap<WorkspaceId, BTreeSet<WebhookId>>,
     /// What has ended and is still here, by the position of its end.
     ended: Mutex<BTreeMap<u64, Gone>>,
     /// Every event below this position was taken in, in log order.
@@ -124,6 +128,7 @@ enum Gone {
     Command(CommandId, u64),
     Message(MessageId, u64),
     Environment(EnvironmentId, u64),
+    Webhook(WebhookId, u64),
 }
 
 /// Who brings an event.
@@ -182,7 +187,8 @@ impl Routes {
             Event::AgentCommand(event) => self.apply_command(brought, event),
             Event::Message(event) => self.apply_message(brought, event),
             Event::Environment(event) => self.apply_environment(brought, event),
-            Event::Access(_) | Event::Retention(_) => {}
+            Event::Webhook(event) => self.apply_webhook(brought, event),
+            Event::Access(_) | Event::Retention(_) | Event::Delivery(_) => {}
         }
     }
 

@@ -27,6 +27,7 @@ mod diagnostics;
 pub mod environments;
 pub mod events;
 pub mod services;
+pub mod webhooks;
 
 pub use agent_commands::{
     AgentCommand, AgentCommands, CommandOutcome, CommandQueued, ExposeCommand, ExposeParams, NoParams,

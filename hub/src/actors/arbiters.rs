@@ -31,3 +31,9 @@ impl Arbiters {
         }
     }
 }
+
+/// Runs a test whose actors live on its own thread, so that the runtime's time can be paused for all of them.
+#[cfg(test)]
+pub fn on_one_thread(test: impl AsyncFnOnce(Vec<ArbiterHandle>)) {
+    actix_rt::System::new().block_on(async { test(vec![Arbiter::current()]).await });
+}

@@ -10,12 +10,16 @@ use domain::{
     aggregate::Aggregate,
     claim::{self, Claim},
     environment::{self, Environment},
-    ids::{AgentId, CommandId, EnvironmentId, EventId, MessageId, RequestId, ShareId, TunnelId, WorkspaceId},
+    ids::{
+        AgentId, CommandId, EnvironmentId, EventId, MessageId, RequestId, ShareId, TunnelId, WebhookId,
+        WorkspaceId,
+    },
     message::{self, Message},
     node::{self, Node},
     recorded::{Actor as Author, SYSTEM_WORKSPACE, StreamName},
     share::{self, Share},
     tunnel::{self, Tunnel},
+    webhook::{self, Webhook},
     workspace::{self, Workspace},
 };
 
@@ -95,6 +99,7 @@ struct Inner {
     commands: Directory<AgentCommand>,
     messages: Directory<Message>,
     environments: Directory<Environment>,
+    webhooks: Directory<Webhook>,
 }
 
 impl fmt::Debug for Executor {
@@ -122,6 +127,7 @@ impl Executor {
             commands: DashMap::new(),
             messages: DashMap::new(),
             environments: DashMap::new(),
+            webhooks: DashMap::new(),
         }))
     }
 
@@ -223,6 +229,24 @@ impl Executor {
     ) -> Result<Done, ExecuteError<environment::Rejection>> {
         self.execute(&self.0.environments, StreamName::environment(id), who, expected, command).await
     }
+    pub async fn webhook(
+        &self,
+        id: WebhookId,
+        who: Who,
+        command: webhook::Command,
+    ) -> Result<Done, ExecuteError<webhook::Rejection>> {
+        self.webhook_at(id, who, None, command).await
+    }
+    /// The same, only if it is at this revision.
+    pub async fn webhook_at(
+        &self,
+        id: WebhookId,
+        who: Who,
+        expected: Option<u64>,
+        command: webhook::Command,
+    ) -> Result<Done, ExecuteError<webhook::Rejection>> {
+        self.execute(&self.0.webhooks, StreamName::webhook(id), who, expected, command).await
+    }
     pub async fn node(
         &self,
         name: &str,
@@ -264,6 +288,7 @@ impl Executor {
             + inner.commands.len()
             + inner.messages.len()
             + inner.environments.len()
+            + inner.webhooks.len()
     }
 
     /// Forgets the addresses of aggregates that went to sleep: called by the timekeeper now and then.
@@ -278,6 +303,7 @@ impl Executor {
         inner.commands.retain(|_, addr| addr.connected());
         inner.messages.retain(|_, addr| addr.connected());
         inner.environments.retain(|_, addr| addr.connected());
+        inner.webhooks.retain(|_, addr| addr.connected());
     }
 
     async fn execute<A>(

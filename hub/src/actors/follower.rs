@@ -12,7 +12,7 @@ use domain::{
     claim::ClaimKind,
     environment,
     event::Event,
-    ids::{AgentId, EnvironmentId, EventId, ShareId, TunnelId, WorkspaceId},
+    ids::{AgentId, EnvironmentId, EventId, ShareId, TunnelId, WebhookId, WorkspaceId},
     names::Name,
     recorded::{Families, Family, Recorded, StreamName},
     share::{self, RevokeReason},
@@ -36,6 +36,7 @@ use crate::{
     health_monitor::HealthMonitor,
     running::{Running, Under},
     tunnel_ports::TunnelPorts,
+    webhooks::Webhooks,
 };
 
 /// Facts are read in batches of this many.
@@ -59,6 +60,7 @@ pub struct Parts {
     pub timekeeper: Arc<Timekeeper>,
     pub environments: Arc<Environments>,
     pub health: Arc<HealthMonitor>,
+    pub webhooks: Arc<Webhooks>,
 }
 
 /// Follows the facts.
@@ -186,6 +188,11 @@ impl Follower {
                 gateway.end_by_key(revoked.key_id);
             }
             Event::AgentCommand(agent_command::Event::Queued(queued)) => gateway.order(queued.command_id),
+            Event::Webhook(_) => {
+                if let Some(id) = webhook_of(&recorded.stream) {
+                    self.parts.webhooks.follow(id);
+                }
+            }
             Event::AgentCommand(_)
             | Event::Message(_)
             | Event::Share(_)
@@ -195,6 +202,7 @@ impl Follower {
             | Event::Node(_)
             | Event::Environment(_)
             | Event::Retention(_)
+            | Event::Delivery(_)
             | Event::Access(_) => {}
         }
     }
@@ -287,6 +295,8 @@ impl Follower {
             | Event::Node(_)
             | Event::Environment(_)
             | Event::Retention(_)
+            | Event::Webhook(_)
+            | Event::Delivery(_)
             | Event::Access(_) => vec![],
         }
     }
@@ -476,6 +486,10 @@ fn tunnel_of(stream: &StreamName) -> Option<TunnelId> {
 
 fn environment_of(stream: &StreamName) -> Option<EnvironmentId> {
     stream.as_str().strip_prefix("environment-")?.parse().ok()
+}
+
+fn webhook_of(stream: &StreamName) -> Option<WebhookId> {
+    stream.as_str().strip_prefix("webhook-")?.parse().ok()
 }
 
 fn share_of(stream: &StreamName) -> Option<ShareId> {

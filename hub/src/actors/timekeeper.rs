@@ -170,6 +170,8 @@ impl Timekeeper {
             | Event::Node(_)
             | Event::Environment(_)
             | Event::Retention(_)
+            | Event::Webhook(_)
+            | Event::Delivery(_)
             | Event::Access(_) => {}
         }
     }

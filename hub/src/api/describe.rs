@@ -261,6 +261,13 @@ impl Operation {
         self.answer(200, words, "application/json", Some(schema)).shows("Link")
     }
 
+    /// Answers a bare array of this type, all there are.
+    #[must_use]
+    pub fn lists_all<T: ToSchema>(mut self, words: &'static str) -> Self {
+        let schema = json!({ "type": "array", "items": self.mention::<T>() });
+        self.answer(200, words, "application/json", Some(schema))
+    }
+
     /// Answers text of a media type.
     #[must_use]
     pub fn answers_text(self, words: &'static str, media_type: &'static str) -> Self {

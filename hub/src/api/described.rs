@@ -19,6 +19,7 @@ pub mod events;
 pub mod service_health;
 pub mod service_subdomain;
 pub mod status;
+pub mod webhooks;
 
 use serde_json::json;
 

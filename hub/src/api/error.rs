@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use domain::{agent, agent_command, claim, environment, message, node, share, tunnel, workspace};
+use domain::{agent, agent_command, claim, environment, message, node, share, tunnel, webhook, workspace};
 use schemas::problem::FieldProblem;
 
 use crate::actors::ExecuteError;
@@ -42,11 +42,13 @@ impl ApiError {
             "key" => "key_not_found",
             "command" => "command_not_found",
             "message" => "message_not_found",
+            "webhook" => "webhook_not_found",
+            "delivery" => "delivery_not_found",
             _ => "not_found",
         };
         Self::new(StatusCode::NOT_FOUND, code, format!("No {kind} {id} in this workspace."))
     }
-    fn conflict(code: &'static str, message: String) -> Self {
+    pub fn conflict(code: &'static str, message: String) -> Self {
         Self::new(StatusCode::CONFLICT, code, message)
     }
     fn bad(code: &'static str, message: String) -> Self {
@@ -252,6 +254,16 @@ impl Refusal for message::Rejection {
             Self::ExpiryPast => ApiError::field("ttlSeconds", "must lie in the future"),
             Self::NotDue => ApiError::conflict("not_due", words),
             Self::Unread => ApiError::conflict("mailbox_full", words),
+        }
+    }
+}
+
+impl Refusal for webhook::Rejection {
+    fn to_api(&self) -> ApiError {
+        let words = format!("{self}.");
+        match self {
+            Self::WebhookExists => ApiError::conflict("already_exists", words),
+            Self::WebhookUnknown => ApiError::new(StatusCode::NOT_FOUND, "webhook_not_found", words),
         }
     }
 }

@@ -37,6 +37,7 @@ pub mod shares;
 pub mod status;
 pub mod tunnels;
 pub mod url;
+pub mod webhooks;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
@@ -46,7 +47,9 @@ use domain::{
     ids::{AgentId, KeyId},
     time::Timestamp,
 };
-use projections::{access_log::AccessLogReader, catalog::CatalogReader, routes::Routes};
+use projections::{
+    access_log::AccessLogReader, catalog::CatalogReader, deliveries::DeliveriesReader, routes::Routes,
+};
 
 pub use self::desk::Desk;
 pub use crate::device_login::DeviceLogins;
@@ -79,6 +82,8 @@ pub struct Ports {
     pub gateway: Gateway,
     pub environments: Arc<crate::environments::Environments>,
     pub diagnostics: Arc<crate::diagnostics::Kept>,
+    pub webhooks: Arc<crate::webhooks::Webhooks>,
+    pub deliveries: DeliveriesReader,
     pub tunnel_ports: TunnelPorts,
     pub running: Arc<crate::running::Running>,
     /// Shares that `Routes` has forgotten, by their tokens.
@@ -242,6 +247,23 @@ fn urls() -> Vec<Url> {
         Url::at("/v1/events/export").get(events::export, d::events::export()),
         Url::at("/v1/events/stream").get(events::streaming::stream, d::events::stream()),
         Url::at("/v1/shared/{token}/info").get(shares::info, d::shares::info()),
+        // Webhooks; the types of events before the URL that takes any id.
+        Url::at("/v1/webhooks")
+            .get(webhooks::list, d::webhooks::list())
+            .post(webhooks::create, d::webhooks::create()),
+        Url::at("/v1/webhooks/events").get(webhooks::types, d::webhooks::types()),
+        Url::at("/v1/webhooks/{id}")
+            .get(webhooks::get, d::webhooks::get())
+            .patch(webhooks::update, d::webhooks::update())
+            .delete(webhooks::delete, d::webhooks::delete()),
+        Url::at("/v1/webhooks/{id}/rotate-secret")
+            .post(webhooks::rotate_secret, d::webhooks::rotate_secret()),
+        Url::at("/v1/webhooks/{id}/test").post(webhooks::test, d::webhooks::test()),
+        Url::at("/v1/webhooks/{id}/replay").post(webhooks::replay, d::webhooks::replay()),
+        Url::at("/v1/webhooks/{id}/deliveries").get(webhooks::deliveries, d::webhooks::deliveries()),
+        Url::at("/v1/webhooks/{id}/deliveries/{delivery}").get(webhooks::delivery, d::webhooks::delivery()),
+        Url::at("/v1/webhooks/{id}/deliveries/{delivery}/redeliver")
+            .post(webhooks::redeliver, d::webhooks::redeliver()),
     ]
 }
 

@@ -6,6 +6,7 @@
 //! | [`projections::catalog::Catalog`] | lists | `<data>/views/catalog/` | its checkpoint; from zero when it does not fit |
 //! | [`projections::access_log::AccessLog`] | what visitors did | `<data>/views/accesses/` | the same |
 //! | [`projections::audit::Audit`] | where every event stands | `<data>/views/audit/` | the same |
+//! | [`projections::deliveries::Deliveries`] | what became of webhooks' messages | `<data>/views/deliveries/` | the same |
 //!
 //! Nothing exists only in a view. Whoever needs to see what was just written waits for its position
 //! ([`Views::wait_for_catalog`]); nobody else waits for a view.
@@ -22,6 +23,7 @@ use projections::{
     access_log::{AccessLog, AccessLogReader},
     audit::{Audit, AuditReader},
     catalog::{Catalog, CatalogReader},
+    deliveries::{Deliveries, DeliveriesReader},
     routes::Routes,
     view::{Applied, KeptView, View, ViewError},
 };
@@ -44,6 +46,8 @@ const ACCESSES: Pace = Pace { batch: 256, linger: Duration::from_millis(150) };
 /// Packed accesses are among them, of which only the place is kept. Who follows events waits a second at most; a burst
 /// of visits should not be as many commits.
 const EVERYTHING: Pace = Pace { batch: 512, linger: Duration::from_millis(25) };
+/// A packed event of deliveries has up to some hundred messages.
+const DELIVERIES: Pace = Pace { batch: 256, linger: Duration::from_millis(150) };
 /// Facts read at once when routes are loaded.
 const LOAD_BATCH: usize = 4_096;
 
@@ -115,9 +119,11 @@ pub struct Views {
     catalog: CatalogReader,
     accesses: AccessLogReader,
     audit: AuditReader,
+    deliveries: DeliveriesReader,
     follows_catalog: Follower,
     follows_accesses: Follower,
     follows_audit: Follower,
+    follows_deliveries: Follower,
     follows_routes: Follower,
     runners: Mutex<Vec<Runner>>,
 }
@@ -141,24 +147,28 @@ impl Views {
         let catalog: Catalog = open(&folder, log.log_id(), head)?;
         let accesses: AccessLog = open(&folder, log.log_id(), head)?;
         let audit: Audit = open(&folder, log.log_id(), head)?;
+        let deliveries: Deliveries = open(&folder, log.log_id(), head)?;
         let routes = RoutesReader { routes, position: routes_position };
         let (catalog_reader, accesses_reader) = (catalog.reader(), accesses.reader());
-        let audit_reader = audit.reader();
+        let (audit_reader, deliveries_reader) = (audit.reader(), deliveries.reader());
         let runners = [
             Runner::start(Arc::clone(log), routes, FACTS),
             Runner::start(Arc::clone(log), catalog, FACTS),
             Runner::start(Arc::clone(log), accesses, ACCESSES),
             Runner::start(Arc::clone(log), audit, EVERYTHING),
+            Runner::start(Arc::clone(log), deliveries, DELIVERIES),
         ];
-        let [follows_routes, follows_catalog, follows_accesses, follows_audit] =
+        let [follows_routes, follows_catalog, follows_accesses, follows_audit, follows_deliveries] =
             runners.each_ref().map(|runner| runner.follower().clone());
         Ok(Self {
             catalog: catalog_reader,
             accesses: accesses_reader,
             audit: audit_reader,
+            deliveries: deliveries_reader,
             follows_catalog,
             follows_accesses,
             follows_audit,
+            follows_deliveries,
             follows_routes,
             runners: Mutex::new(runners.into()),
         })
@@ -177,6 +187,15 @@ impl Views {
         self.audit.clone()
     }
 
+    /// A handle for questions about webhooks' deliveries.
+    pub fn deliveries(&self) -> DeliveriesReader {
+        self.deliveries.clone()
+    }
+
+    /// Waits until the delivery log shows everything up to a position; `false` when it does not after `patience`.
+    pub async fn wait_for_deliveries(&self, position: u64, patience: Duration) -> bool {
+        self.follows_deliveries.wait_for(position, patience).await
+    }
     /// Waits until lists show everything up to a position; `false` when they do not after `patience`.
     pub async fn wait_for_catalog(&self, position: u64, patience: Duration) -> bool {
         self.follows_catalog.wait_for(position, patience).await
@@ -199,8 +218,14 @@ impl Views {
     }
 
     /// How each reader follows, for metrics: name and follower.
-    pub fn followers(&self) -> [&Follower; 4] {
-        [&self.follows_routes, &self.follows_catalog, &self.follows_accesses, &self.follows_audit]
+    pub fn followers(&self) -> [&Follower; 5] {
+        [
+            &self.follows_routes,
+            &self.follows_catalog,
+            &self.follows_accesses,
+            &self.follows_audit,
+            &self.follows_deliveries,
+        ]
     }
 
     /// Whether every view follows the log; if not, which does not and why (for `/readyz`).

@@ -8,6 +8,7 @@ use projections::{
     access_log::AccessLog,
     audit::Audit,
     catalog::Catalog,
+    deliveries::Deliveries,
     view::{Applied, KeptView, View},
 };
 use ring::digest::{Context, SHA256};
@@ -53,7 +54,8 @@ pub async fn rebuild(
     tidy(&views)?;
     rebuild_one::<Catalog>(&views, log, BATCH, progress).await?;
     rebuild_one::<AccessLog>(&views, log, PACKED_BATCH, progress).await?;
-    rebuild_one::<Audit>(&views, log, PACKED_BATCH, progress).await
+    rebuild_one::<Audit>(&views, log, PACKED_BATCH, progress).await?;
+    rebuild_one::<Deliveries>(&views, log, PACKED_BATCH, progress).await
 }
 
 /// Compares every kept view with one that is built from nothing, and changes none (the kept ones first read on to the
@@ -73,6 +75,7 @@ pub async fn check(
         check_one::<Catalog>(&views, log, BATCH, progress).await?,
         check_one::<AccessLog>(&views, log, PACKED_BATCH, progress).await?,
         check_one::<Audit>(&views, log, PACKED_BATCH, progress).await?,
+        check_one::<Deliveries>(&views, log, PACKED_BATCH, progress).await?,
     ])
 }
 
@@ -92,7 +95,7 @@ fn digest<V: KeptView>(view: &V) -> Result<Vec<u8>, ReaderError> {
 
 /// Removes what an interrupted rebuild left behind.
 pub(super) fn tidy(views: &Path) -> io::Result<()> {
-    for name in [Catalog::NAME, AccessLog::NAME, Audit::NAME] {
+    for name in [Catalog::NAME, AccessLog::NAME, Audit::NAME, Deliveries::NAME] {
         for suffix in ["new", "old"] {
             remove(&views.join(format!("{name}.{suffix}")))?;
         }

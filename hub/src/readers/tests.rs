@@ -196,7 +196,7 @@ async fn events_that_this_build_does_not_know_are_skipped_and_counted() {
     let position = register(&log, 1).await;
     assert!(views.wait_for_catalog(position, PATIENCE).await);
     let counts = views.followers().map(|follower| (follower.name(), follower.skipped()));
-    let expected = [("routes", 0), ("catalog", 1), ("accesses", 0), ("audit", 0)];
+    let expected = [("routes", 0), ("catalog", 1), ("accesses", 0), ("audit", 0), ("deliveries", 0)];
     assert_eq!(counts, expected, "routes were loaded before");
     assert_eq!(views.health(), Ok(()));
     views.stop().await;
@@ -331,7 +331,7 @@ async fn filled(folder: &Path, log: &SharedLog) {
 }
 
 fn verdict(equal: [bool; 2]) -> Vec<Checked> {
-    let views = ["catalog", "accesses"].into_iter().zip(equal).chain([("audit", true)]);
+    let views = ["catalog", "accesses"].into_iter().zip(equal).chain([("audit", true), ("deliveries", true)]);
     views.map(|(view, equal)| Checked { view, equal }).collect()
 }
 
@@ -343,7 +343,7 @@ async fn a_rebuilt_view_equals_the_kept_one() {
     let mut seen: Vec<Progress> = Vec::new();
     rebuild(folder.path(), &log, &mut |progress| seen.push(progress)).await.unwrap();
     let total = *log.head().borrow();
-    assert_eq!(seen.last(), Some(&Progress { view: "audit", done: total, total }));
+    assert_eq!(seen.last(), Some(&Progress { view: "deliveries", done: total, total }));
     assert_eq!(check(folder.path(), &log, &mut |_| {}).await.unwrap(), verdict([true, true]));
     let views = start(folder.path(), &log).await;
     assert_eq!((listed(&views), accesses(&views)), (30, 30));

@@ -11,6 +11,7 @@ use actix_web::{App, middleware::from_fn, web};
 use anyhow::{Context as _, Result};
 use domain::claim::ClaimKind;
 use uuid::Uuid;
+use wire::tls::trust::Trust;
 
 use super::bind;
 use crate::{
@@ -21,12 +22,19 @@ use crate::{
         EdgeOptions,
         recorder::{Recorder, RecorderDeps, RecorderOptions},
     },
+    environments::Codes,
     gateway::{
         self, Gateway,
         acceptor::{self, AcceptorSettings, Speech},
     },
     settings::Settings,
     tls::Tls,
+    webhooks::{
+        self,
+        message::Messages,
+        sending::{Network, Reach},
+        signature::Secrets,
+    },
 };
 
 /// The edge shares its port among its own threads (SO_REUSEPORT), so another process on it would not be noticed by its
@@ -73,6 +81,31 @@ pub(super) fn recorder(core: &Core, settings: &Settings, boot: Uuid) -> Result<R
         boot,
     };
     Recorder::start(options, deps).context("while starting the access recorder")
+}
+
+/// What couriers work with. `own`: where the hub listens itself.
+pub(super) fn webhook_parts(
+    core: &Core,
+    settings: &Settings,
+    own: Vec<SocketAddr>,
+) -> Result<webhooks::Parts> {
+    let secret = |name| core.keyring.secret(name).with_context(|| format!("while making the key of {name}"));
+    let trust = settings.webhook_ca.clone().map_or(Trust::System, Trust::File);
+    let reach = Reach { allowed: settings.webhook_allow.clone(), own };
+    Ok(webhooks::Parts {
+        log: core.log.clone(),
+        clock: core.clock.clone(),
+        routes: Arc::clone(&core.routes),
+        executor: core.executor.clone(),
+        messages: Messages {
+            log: core.log.clone(),
+            keyring: Arc::clone(&core.keyring),
+            codes: Codes::new(&secret("environment-codes")?),
+        },
+        secrets: Secrets::new(&secret("webhook-secrets")?),
+        post: Box::new(Network::new(reach, &trust)),
+        schedule: settings.webhook_retry_schedule.clone(),
+    })
 }
 
 pub(super) fn port_pool(core: &Core, settings: &Settings) -> PortPool {

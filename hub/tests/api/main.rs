@@ -27,4 +27,5 @@ mod services;
 mod shapes;
 mod support;
 mod tunnels;
+mod webhooks;
 mod world;

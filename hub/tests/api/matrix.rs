@@ -37,9 +37,14 @@ fn described() -> Vec<Described> {
 fn owned(operation: &Operation) -> Option<Place> {
     let places = operation.path.iter().map(|parameter| parameter.place);
     places.into_iter().find(|place| match place {
-        Place::Agent | Place::Command | Place::Environment | Place::Key | Place::Share | Place::Tunnel => {
-            true
-        }
+        Place::Agent
+        | Place::Command
+        | Place::Delivery
+        | Place::Environment
+        | Place::Key
+        | Place::Share
+        | Place::Tunnel
+        | Place::Webhook => true,
         Place::Capability | Place::DocsFile | Place::ShareToken => false,
     })
 }

@@ -29,7 +29,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let hub = Running::start().await;
+        let hub = Running::start_with(&["--webhook-allow", "127.0.0.0/8"]).await;
         let other = hub.hub.core.create_workspace("other").await.unwrap();
         let (_, key) = hub.hub.core.create_key(other, "all", vec![Scope::Admin], None, None).await.unwrap();
         let foreign_key = key.reveal().to_owned();
@@ -128,6 +128,9 @@ async fn things(hub: &Running, key: &str, agent: Option<&str>) -> Things {
         assert_eq!(made.status, StatusCode::CREATED, "{path}: {made:?}");
         made
     };
+    // First of all: what follows is what it is sent. Nobody listens there.
+    let webhook = json!({ "url": "http://127.0.0.1:18/hook", "events": ["*"] });
+    let webhook = make("/v1/webhooks".to_owned(), webhook).await.text("id");
     let mut body = json!({ "label": "machine" });
     if let Some(id) = agent {
         body["agentId"] = id.into();
@@ -139,17 +142,32 @@ async fn things(hub: &Running, key: &str, agent: Option<&str>) -> Things {
     let command = make(format!("/v1/agents/{agent}/command"), json!({ "action": "status" })).await;
     let spare = make("/v1/api-keys".to_owned(), json!({ "name": "spare" })).await.text("id");
     let environment = environment(hub, key).await;
+    let delivery = delivery(hub, key, &webhook).await;
     Things::from([
         (Place::Agent, agent),
         (Place::Capability, Place::Capability.example().to_owned()),
         (Place::Command, command.text("commandId")),
+        (Place::Delivery, delivery),
         (Place::DocsFile, Place::DocsFile.example().to_owned()),
         (Place::Environment, environment),
         (Place::Key, spare),
         (Place::Share, share.text("id")),
         (Place::ShareToken, share.text("token")),
         (Place::Tunnel, tunnel),
+        (Place::Webhook, webhook),
     ])
+}
+
+/// The first delivery of a webhook.
+async fn delivery(hub: &Running, key: &str, webhook: &str) -> String {
+    let path = format!("/v1/webhooks/{webhook}/deliveries");
+    let headers = [("x-api-key", key)];
+    let first = async || {
+        let page = hub.send(Method::GET, &path, &headers, None).await;
+        page.body[0]["id"].as_str().map(str::to_owned)
+    };
+    eventually("something is to be delivered", || async { first().await.is_some() }).await;
+    first().await.unwrap()
 }
 
 /// The code of an environment share. Only a connected agent has something to share; it goes again, so that everybody is
@@ -178,12 +196,14 @@ pub(crate) fn unknown(place: Place) -> String {
         Place::Agent => "01890000-0000-7000-8000-000000000000".to_owned(),
         Place::Capability => "nothing".to_owned(),
         Place::Command => format!("cmd_{:0>32}", "7"),
+        Place::Delivery => format!("dlv_{:0>32}", "7"),
         Place::DocsFile => "none.css".to_owned(),
         Place::Environment => "999999".to_owned(),
         Place::Key => format!("key_{:0>32}", "7"),
         Place::Share => format!("share_{:0>32}", "7"),
         Place::ShareToken => format!("share_tok_{:0>43}", "7"),
         Place::Tunnel => format!("tun_{:0>32}", "7"),
+        Place::Webhook => format!("wh_{:0>32}", "7"),
     }
 }
 

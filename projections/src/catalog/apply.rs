@@ -27,7 +27,9 @@ pub(super) fn event(db: &Transaction<'_>, recorded: &Recorded, event: &Event) ->
         | Event::Access(_)
         | Event::Message(_)
         | Event::Environment(_)
-        | Event::Retention(_) => Ok(()),
+        | Event::Retention(_)
+        | Event::Webhook(_)
+        | Event::Delivery(_) => Ok(()),
     }
 }
 

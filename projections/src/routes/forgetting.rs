@@ -31,6 +31,9 @@ impl Routes {
                 }
                 Gone::Share(id, revision) => self.forget_share(id, revision),
                 Gone::Environment(id, revision) => self.forget_environment(id, revision),
+                Gone::Webhook(id, revision) => {
+                    self.webhooks.remove_if(&id, |_, entry| entry.revision == revision);
+                }
                 Gone::Command(id, revision) => {
                     self.commands.remove_if(&id, |_, entry| entry.revision == revision);
                 }

@@ -335,3 +335,184 @@ pub struct FeedPosition(String);
 #[derive(ToSchema)]
 #[schema(format = Date, example = "2026-03-02", pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 pub struct Day(String);
+
+/// A webhook's id.
+#[derive(ToSchema)]
+#[schema(pattern = r"^wh_[0-9a-f]{32}$")]
+pub struct WebhookId(String);
+
+/// A delivery's id.
+#[derive(ToSchema)]
+#[schema(pattern = r"^dlv_[0-9a-f]{32}$")]
+pub struct DeliveryId(String);
+
+/// A webhook's secret: the base64 of 32 bytes after its prefix.
+#[derive(ToSchema)]
+#[schema(pattern = r"^whsec_[0-9A-Za-z+/]{43}=$")]
+pub struct WebhookSecret(String);
+
+/// An absolute `https://` URL without user name and fragment, of up to 2,000 characters; private addresses and ports where no web
+/// server listens are refused.
+#[derive(ToSchema)]
+#[schema(
+    example = "https://hooks.your-team.example/private-connect",
+    pattern = r"^(?=.{1,2000}$)https://(?=[^/?]{1,253}([/?]|$))(?!([^/?]*\.)?[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]([/?]|$))([0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?\.)*[A-Za-z]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?(/([0-9A-Za-z._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?(\?([0-9A-Za-z._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?$"
+)]
+pub struct WebhookUrl(String);
+
+/// A type of events that webhooks can be sent.
+#[derive(ToSchema)]
+pub enum EventType {
+    #[schema(rename = "tunnel.created")]
+    TunnelCreated,
+    #[schema(rename = "tunnel.updated")]
+    TunnelUpdated,
+    #[schema(rename = "tunnel.connected")]
+    TunnelConnected,
+    #[schema(rename = "tunnel.disconnected")]
+    TunnelDisconnected,
+    #[schema(rename = "tunnel.paused")]
+    TunnelPaused,
+    #[schema(rename = "tunnel.resumed")]
+    TunnelResumed,
+    #[schema(rename = "tunnel.expired")]
+    TunnelExpired,
+    #[schema(rename = "tunnel.deleted")]
+    TunnelDeleted,
+    #[schema(rename = "share.created")]
+    ShareCreated,
+    #[schema(rename = "share.accessed")]
+    ShareAccessed,
+    #[schema(rename = "share.expired")]
+    ShareExpired,
+    #[schema(rename = "share.revoked")]
+    ShareRevoked,
+    #[schema(rename = "agent.registered")]
+    AgentRegistered,
+    #[schema(rename = "agent.connected")]
+    AgentConnected,
+    #[schema(rename = "agent.disconnected")]
+    AgentDisconnected,
+    #[schema(rename = "agent.deleted")]
+    AgentDeleted,
+    #[schema(rename = "environment.shared")]
+    EnvironmentShared,
+    #[schema(rename = "environment.joined")]
+    EnvironmentJoined,
+    #[schema(rename = "environment.expired")]
+    EnvironmentExpired,
+    #[schema(rename = "environment.revoked")]
+    EnvironmentRevoked,
+    #[schema(rename = "service.healthy")]
+    ServiceHealthy,
+    #[schema(rename = "service.unhealthy")]
+    ServiceUnhealthy,
+    #[schema(rename = "query.executed")]
+    QueryExecuted,
+    #[schema(rename = "webhook.disabled")]
+    WebhookDisabled,
+}
+
+/// A type of events, or `*` for all of them.
+#[derive(ToSchema)]
+pub enum EventTypeOrAll {
+    #[schema(rename = "*")]
+    All,
+    #[schema(rename = "tunnel.created")]
+    TunnelCreated,
+    #[schema(rename = "tunnel.updated")]
+    TunnelUpdated,
+    #[schema(rename = "tunnel.connected")]
+    TunnelConnected,
+    #[schema(rename = "tunnel.disconnected")]
+    TunnelDisconnected,
+    #[schema(rename = "tunnel.paused")]
+    TunnelPaused,
+    #[schema(rename = "tunnel.resumed")]
+    TunnelResumed,
+    #[schema(rename = "tunnel.expired")]
+    TunnelExpired,
+    #[schema(rename = "tunnel.deleted")]
+    TunnelDeleted,
+    #[schema(rename = "share.created")]
+    ShareCreated,
+    #[schema(rename = "share.accessed")]
+    ShareAccessed,
+    #[schema(rename = "share.expired")]
+    ShareExpired,
+    #[schema(rename = "share.revoked")]
+    ShareRevoked,
+    #[schema(rename = "agent.registered")]
+    AgentRegistered,
+    #[schema(rename = "agent.connected")]
+    AgentConnected,
+    #[schema(rename = "agent.disconnected")]
+    AgentDisconnected,
+    #[schema(rename = "agent.deleted")]
+    AgentDeleted,
+    #[schema(rename = "environment.shared")]
+    EnvironmentShared,
+    #[schema(rename = "environment.joined")]
+    EnvironmentJoined,
+    #[schema(rename = "environment.expired")]
+    EnvironmentExpired,
+    #[schema(rename = "environment.revoked")]
+    EnvironmentRevoked,
+    #[schema(rename = "service.healthy")]
+    ServiceHealthy,
+    #[schema(rename = "service.unhealthy")]
+    ServiceUnhealthy,
+    #[schema(rename = "query.executed")]
+    QueryExecuted,
+    #[schema(rename = "webhook.disabled")]
+    WebhookDisabled,
+}
+
+/// Why a webhook is sent nothing: somebody switched it off, its receiver answered 410, or nothing got through for days.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum DisableReason {
+    Requested,
+    Gone,
+    Failing,
+}
+
+/// How a delivery stands.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum DeliveryStatus {
+    Pending,
+    Retrying,
+    Delivered,
+    DeadLettered,
+}
+
+/// Why a receiver gave no answer.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum DeliveryProblem {
+    UrlRefused,
+    Unresolved,
+    AddressRefused,
+    Unreachable,
+    Tls,
+    TimedOut,
+    BrokenOff,
+    NotHttp,
+    SourceLost,
+}
+
+/// Why a delivery was given up.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum GaveUp {
+    Exhausted,
+    Gone,
+    SourceLost,
+    Inactive,
+}
+
+/// A moment in RFC 3339 form, of any offset.
+#[derive(ToSchema)]
+#[schema(format = DateTime, example = "2026-03-02T10:00:00Z")]
+pub struct AnyMoment(String);

@@ -27,6 +27,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("Environment shares", "A snapshot of routes, handed to a teammate by a code."),
     ("Audit", "Who did what, and when: facts by what they concern, newest first."),
     ("Events", "What was recorded, in the order of the log: pages, files, a stream."),
+    ("Webhooks", "Events by signed POST, and what became of each."),
     ("Authentication", "API keys, and who one is."),
     ("Device login", "A machine without a key shows a code, and somebody with a key lets it in."),
     ("Documentation", "This description, for programs and people."),

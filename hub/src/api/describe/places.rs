@@ -9,12 +9,14 @@ pub enum Place {
     Agent,
     Capability,
     Command,
+    Delivery,
     DocsFile,
     Environment,
     Key,
     Share,
     ShareToken,
     Tunnel,
+    Webhook,
 }
 
 impl Place {
@@ -26,9 +28,11 @@ impl Place {
             Self::Command => "command_not_found",
             // Of a capability, when there is none in the URL: one that nobody offers is an empty list.
             Self::Capability | Self::DocsFile => "no_such_url",
+            Self::Delivery => "delivery_not_found",
             Self::Key => "key_not_found",
             Self::Share | Self::ShareToken => "share_not_found",
             Self::Tunnel => "tunnel_not_found",
+            Self::Webhook => "webhook_not_found",
         }
     }
 
@@ -42,12 +46,14 @@ impl Place {
             Self::Agent => "The agent's id.",
             Self::Capability => "What is offered, by its name.",
             Self::Command => "The command's id.",
+            Self::Delivery => "The delivery's id.",
             Self::DocsFile => "The name of a file of the page.",
             Self::Environment => "The code of the environment share; neither case nor spaces matter.",
             Self::Key => "The key's id.",
             Self::Share => "The share's id.",
             Self::ShareToken => "The share's token, from its link.",
             Self::Tunnel => "The tunnel's id; a service is a tunnel.",
+            Self::Webhook => "The webhook's id.",
         }
     }
 
@@ -57,12 +63,14 @@ impl Place {
             Self::Agent => "550e8400-e29b-41d4-a716-446655440000",
             Self::Capability => "run-tests",
             Self::Command => "cmd_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
+            Self::Delivery => "dlv_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
             Self::DocsFile => "swagger-ui.css",
             Self::Environment => "x7k9m2",
             Self::Key => "key_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
             Self::Share => "share_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
             Self::ShareToken => "share_tok_cHJpdmF0ZS1jb25uZWN0LWFuLWV4YW1wbGUtdG9rZW4",
             Self::Tunnel => "tun_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
+            Self::Webhook => "wh_0195b2f0a1b27c3d8e4f5a6b7c8d9e0f",
         }
     }
 
@@ -72,12 +80,14 @@ impl Place {
             Self::Agent => "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
             Self::Capability => return json!({ "type": "string", "minLength": 1, "maxLength": 100 }),
             Self::Command => "^cmd_[0-9a-f]{32}$",
+            Self::Delivery => "^dlv_[0-9a-f]{32}$",
             Self::DocsFile => return json!({ "type": "string", "enum": crate::api::docs::FILES }),
             Self::Environment => "^[a-hjkmnp-z1-9]{6}$",
             Self::Key => "^key_[0-9a-f]{32}$",
             Self::Share => "^share_[0-9a-f]{32}$",
             Self::ShareToken => "^share_tok_[0-9A-Za-z_-]{43}$",
             Self::Tunnel => "^tun_[0-9a-f]{32}$",
+            Self::Webhook => "^wh_[0-9a-f]{32}$",
         };
         json!({ "type": "string", "pattern": pattern })
     }
