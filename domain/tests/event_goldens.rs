@@ -569,11 +569,11 @@ fn only_these_fields_may_be_absent() {
         "tunnel.updated.v1 name",
         "tunnel.updated.v1 protocol",
         "tunnel.updated.v1 target",
-        "workspace.personal_erased.v1 shareId",
         "webhook.created.v1 description",
         "webhook.updated.v1 description",
         "webhook.updated.v1 events",
         "webhook.updated.v1 url",
+        "workspace.personal_erased.v1 shareId",
     ];
     assert_eq!(optional, expected);
 }

@@ -124,7 +124,8 @@ pub(super) const LIST_ONLINE_AGENTS: Question<Vec<rest::Agent>> =
 pub(super) const LIST_AGENTS_BY_CAPABILITY: Question<Vec<rest::Agent>> =
     Question::get("listAgentsByCapability", "/v1/agents/by-capability/{capability}")
         .asking(&["limit", "cursor", "online"]);
-pub(super) const GET_AGENT: Question<rest::Agent> = Question::get("getAgent", "/v1/agents/{id}");
+pub(super) const GET_AGENT: Question<rest::Agent> =
+    Question::get("getAgent", "/v1/agents/{id}").asking(&["at"]);
 pub(super) const DELETE_AGENT: Question<rest::Success> = Question::delete("deleteAgent", "/v1/agents/{id}");
 pub(super) const SET_CAPABILITIES: Operation<rest::SetCapabilities, rest::Agent> =
     Operation::post("setCapabilities", "/v1/agents/{id}/capabilities");
@@ -151,7 +152,8 @@ pub(super) const MARK_MESSAGES_READ: Operation<rest::MarkMessagesRead, rest::Mes
 pub(super) const LIST_TUNNELS: Question<Vec<rest::Tunnel>> = Question::list("listTunnels", "/v1/tunnels");
 pub(super) const CREATE_TUNNEL: Operation<rest::CreateTunnel, rest::Tunnel> =
     Operation::post("createTunnel", "/v1/tunnels");
-pub(super) const GET_TUNNEL: Question<rest::Tunnel> = Question::get("getTunnel", "/v1/tunnels/{id}");
+pub(super) const GET_TUNNEL: Question<rest::Tunnel> =
+    Question::get("getTunnel", "/v1/tunnels/{id}").asking(&["at"]);
 pub(super) const UPDATE_TUNNEL: Operation<rest::UpdateTunnel, rest::TunnelUpdated> =
     Operation::patch("updateTunnel", "/v1/tunnels/{id}");
 pub(super) const DELETE_TUNNEL: Question<rest::Success> =
@@ -165,7 +167,8 @@ pub(super) const SHARE_TUNNEL: Operation<rest::CreateShare, rest::ShareCreated> 
 pub(super) const REGISTER_SERVICE: Operation<rest::RegisterService, rest::Tunnel> =
     Operation::post("registerService", "/v1/services/register");
 pub(super) const LIST_SERVICES: Question<Vec<rest::Tunnel>> = Question::list("listServices", "/v1/services");
-pub(super) const GET_SERVICE: Question<rest::Tunnel> = Question::get("getService", "/v1/services/{id}");
+pub(super) const GET_SERVICE: Question<rest::Tunnel> =
+    Question::get("getService", "/v1/services/{id}").asking(&["at"]);
 pub(super) const UPDATE_SERVICE: Operation<rest::UpdateTunnel, rest::TunnelUpdated> =
     Operation::patch("updateService", "/v1/services/{id}");
 pub(super) const DELETE_SERVICE: Question<rest::Success> =
@@ -190,7 +193,8 @@ pub(super) const CHECK_SUBDOMAIN: Question<services::SubdomainCheck> =
 // Shares, and who used them.
 pub(super) const LIST_SHARES: Question<rest::Shares> =
     Question::get("listShares", "/v1/shares").asking(&["limit", "cursor", "tunnelId", "active"]);
-pub(super) const GET_SHARE: Question<rest::Share> = Question::get("getShare", "/v1/shares/{id}");
+pub(super) const GET_SHARE: Question<rest::Share> =
+    Question::get("getShare", "/v1/shares/{id}").asking(&["at"]);
 pub(super) const REVOKE_SHARE: Question<rest::Success> = Question::delete("revokeShare", "/v1/shares/{id}");
 pub(super) const LIST_ACCESSES: Question<rest::AccessLog> =
     Question::get("listAccesses", "/v1/shares/{id}/logs")

@@ -123,15 +123,15 @@ fn add(db: &Transaction<'_>, summed: &HistorySummed) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// An access that others saw running. If its completion was counted already, it was counted whole: what the sums have
-/// of it is taken off again.
+/// An access that others saw running. If its completion was counted already and nothing else was known of it then, it was
+/// counted whole: what the sums have of it is taken off again.
 fn add_open(db: &Transaction<'_>, open: &OpenAccess) -> rusqlite::Result<()> {
     let id = (open.event_id.uuid(), open.index);
-    let known: Option<bool> = db
-        .prepare_cached("SELECT completed FROM running WHERE event = ?1 AND place = ?2")?
+    let was_counted_whole: Option<bool> = db
+        .prepare_cached("SELECT completed AND share IS NULL FROM running WHERE event = ?1 AND place = ?2")?
         .query_row(id, |row| row.get(0))
         .optional()?;
-    if known == Some(true) {
+    if was_counted_whole == Some(true) {
         let bytes = (position(open.bytes_in), position(open.bytes_out));
         for (table, key, thing) in
             [("shares", "share", open.share_id.uuid()), ("tunnels", "tunnel", open.tunnel_id.uuid())]
