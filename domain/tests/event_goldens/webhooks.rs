@@ -58,7 +58,7 @@ pub(super) fn deliveries() -> delivery::DeliveriesNoted {
         lane: delivery::Lane::Aside,
         tries: 3,
         due_at: at(2_000),
-        ..planned.clone()
+        ..planned
     };
     let tried = |sequence: u64, status, problem, then| delivery::Tried {
         delivery_id: id(10 + u128::from(sequence)),
