@@ -45,6 +45,8 @@ fn configuration(port: u16) -> String {
     format!(
         r#"
 global
+    # One thread: two that write at once lose lines.
+    nbthread 1
     log stdout format raw local0
 defaults
     mode http
