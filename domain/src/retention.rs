@@ -86,6 +86,11 @@ pub struct HistoryRetired {
     pub statement: String,
 }
 
+/// Whether a type of event is one of these, whatever its version; known without reading the event.
+pub fn is_about(event_type: &str) -> bool {
+    event_type.starts_with("history.")
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Summed(HistorySummed),

@@ -4,7 +4,10 @@
 //! It holds no payload: what an event says stands in the log alone, so that a rebuild is quick, and what is erased there
 //! is erased everywhere. Facts are indexed in every way that somebody asks for; of accesses only the place is kept.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use domain::{
     event::Event,
@@ -39,18 +42,8 @@ impl Audit {
     /// # Errors
     /// [`ViewError`] when the folder or the file cannot be written.
     pub fn open(folder: &Path, log_id: Uuid) -> Result<Self, ViewError> {
-        std::fs::create_dir_all(folder)?;
         let file = folder.join("audit.sqlite");
-        let found = view::open_file(&file, LAYOUT, log_id)?;
-        let (connection, mark) = match found {
-            Some(found) => found,
-            None => {
-                view::empty_folder(folder)?;
-                view::open_file(&file, LAYOUT, log_id)?.ok_or_else(|| {
-                    std::io::Error::other(format!("{} does not keep what is written", file.display()))
-                })?
-            }
-        };
+        let (connection, mark) = view::open_only_file(folder, &file, LAYOUT, log_id)?;
         Ok(Self { connection, file, mark })
     }
 
@@ -83,13 +76,22 @@ fn insert(transaction: &Transaction<'_>, recorded: &Recorded) -> rusqlite::Resul
     if &*recorded.event_type == SUMMED {
         return forget(transaction, recorded);
     }
-    let Subjects { thing, others } = subjects::of(recorded);
-    let seq = position(recorded.seq);
-    let mut concerns = transaction.prepare_cached("INSERT OR IGNORE INTO concerns VALUES (?1, ?2, ?3)")?;
-    for named in thing.iter().chain(&others) {
-        concerns.execute((workspace, named, seq))?;
+    if recorded.event_type.starts_with(BOOKKEEPING) {
+        return Ok(());
     }
-    let Some(thing) = thing else { return Ok(()) };
+    let mut concerns = transaction.prepare_cached("INSERT OR IGNORE INTO concerns VALUES (?1, ?2, ?3)")?;
+    for thing in concerned(transaction, recorded)? {
+        concerns.execute((workspace, thing, position(recorded.seq)))?;
+    }
+    Ok(())
+}
+
+/// The things that a fact concerns: its own, those that it names, and those that its own belongs to.
+fn concerned(transaction: &Transaction<'_>, recorded: &Recorded) -> rusqlite::Result<BTreeSet<Uuid>> {
+    let workspace = recorded.workspace.uuid();
+    let Subjects { thing, others } = subjects::of(recorded);
+    let mut concerned: BTreeSet<Uuid> = others.iter().copied().chain(thing).collect();
+    let Some(thing) = thing else { return Ok(concerned) };
     // A tunnel may move to another agent, and belongs to both of them then.
     if recorded.revision == 1 || &*recorded.event_type == "tunnel.updated" {
         let mut belongs = transaction.prepare_cached("INSERT OR IGNORE INTO things VALUES (?1, ?2, ?3)")?;
@@ -97,19 +99,22 @@ fn insert(transaction: &Transaction<'_>, recorded: &Recorded) -> rusqlite::Resul
             belongs.execute((workspace, thing, owner))?;
         }
     }
+    let mut owners =
+        transaction.prepare_cached("SELECT owner FROM things WHERE workspace = ?1 AND thing = ?2")?;
+    let mut owners_of = |thing: Uuid| -> rusqlite::Result<Vec<Uuid>> {
+        owners.query_map((workspace, thing), |row| row.get(0))?.collect()
+    };
     // A share belongs to its tunnel, and with it to the tunnel's agent.
-    transaction
-        .prepare_cached(
-            "INSERT OR IGNORE INTO concerns
-             SELECT ?1, owner, ?3 FROM things WHERE workspace = ?1 AND thing = ?2
-             UNION
-             SELECT ?1, o.owner, ?3 FROM things t JOIN things o ON o.workspace = ?1 AND o.thing = t.owner
-             WHERE t.workspace = ?1 AND t.thing = ?2",
-        )?
-        .execute((workspace, thing, seq))?;
-    Ok(())
+    for owner in owners_of(thing)? {
+        concerned.insert(owner);
+        concerned.extend(owners_of(owner)?);
+    }
+    Ok(concerned)
 }
 
+/// Types that begin like this are the hub's own bookkeeping of who has which name, port or slug. Nobody outside is shown
+/// them: a random slug opens its link. They have numbers, so that numbers have no gaps, and are found by nothing else.
+const BOOKKEEPING: &str = "claim.";
 /// Recorded before accesses are retired: it says where their numbers stood.
 const SUMMED: &str = "history.summed";
 
@@ -139,7 +144,10 @@ fn actor(actor: &Actor) -> String {
 impl View for Audit {
     const NAME: &'static str = "audit";
     const FAMILIES: Families = Families::only(Family::Facts).and(Family::Accesses);
-    const DECODES: bool = false;
+
+    fn reads(_recorded: &Recorded) -> bool {
+        false
+    }
 
     fn checkpoint(&self) -> u64 {
         self.mark.checkpoint

@@ -39,18 +39,8 @@ impl Catalog {
     /// # Errors
     /// [`ViewError`] when the folder or the file cannot be written.
     pub fn open(folder: &Path, log_id: Uuid) -> Result<Self, ViewError> {
-        std::fs::create_dir_all(folder)?;
         let file = folder.join("catalog.sqlite");
-        let found = view::open_file(&file, LAYOUT, log_id)?;
-        let (connection, mark) = match found {
-            Some(found) => found,
-            None => {
-                view::empty_folder(folder)?;
-                view::open_file(&file, LAYOUT, log_id)?.ok_or_else(|| {
-                    std::io::Error::other(format!("{} does not keep what is written", file.display()))
-                })?
-            }
-        };
+        let (connection, mark) = view::open_only_file(folder, &file, LAYOUT, log_id)?;
         Ok(Self { connection, file, mark })
     }
 

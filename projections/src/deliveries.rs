@@ -78,18 +78,8 @@ impl View for Deliveries {
 
 impl KeptView for Deliveries {
     fn open(folder: &Path, log_id: Uuid) -> Result<Self, ViewError> {
-        std::fs::create_dir_all(folder)?;
         let file = folder.join("deliveries.sqlite");
-        let found = view::open_file(&file, LAYOUT, log_id)?;
-        let (connection, mark) = match found {
-            Some(found) => found,
-            None => {
-                view::empty_folder(folder)?;
-                view::open_file(&file, LAYOUT, log_id)?.ok_or_else(|| {
-                    std::io::Error::other(format!("{} does not keep what is written", file.display()))
-                })?
-            }
-        };
+        let (connection, mark) = view::open_only_file(folder, &file, LAYOUT, log_id)?;
         Ok(Self { connection, file, mark })
     }
     fn skipped(&self) -> u64 {

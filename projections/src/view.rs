@@ -20,8 +20,19 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
 use uuid::Uuid;
 
 /// A recorded event and what it says; `None` when this build does not know its type or cannot read its data, and for a
-/// view that does not ask ([`View::DECODES`]).
+/// view that does not ask ([`View::reads`]).
 pub type Applied = (Recorded, Option<Event>);
+
+/// An event as the view wants it.
+pub fn prepare<V: View>(recorded: Recorded) -> Applied {
+    let event = if V::reads(&recorded) { recorded.event().ok() } else { None };
+    (recorded, event)
+}
+
+/// Whether the view asked what the event says and got no answer.
+pub fn is_unknown<V: View>((recorded, event): &Applied) -> bool {
+    event.is_none() && V::reads(recorded)
+}
 
 /// A fold of the log with a checkpoint of its own.
 pub trait View: Send + 'static {
@@ -29,8 +40,10 @@ pub trait View: Send + 'static {
     const NAME: &'static str;
     /// What it reads.
     const FAMILIES: Families;
-    /// Whether it wants to know what events say, or only where they stand: reading them costs more than the place.
-    const DECODES: bool = true;
+    /// Whether it wants to know what an event says, or only that it is there: reading costs more than all the rest.
+    fn reads(_recorded: &Recorded) -> bool {
+        true
+    }
 
     /// The position of the last event that it has taken in; 0: none.
     fn checkpoint(&self) -> u64;
@@ -116,6 +129,26 @@ pub(crate) fn position(value: u64) -> i64 {
 /// The way back from [`position`].
 pub(crate) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
+}
+
+/// Opens the only file of a view for its one writer; when it does not fit, the folder is emptied first.
+pub(crate) fn open_only_file(
+    folder: &Path,
+    file: &Path,
+    layout: &str,
+    log_id: Uuid,
+) -> Result<(Connection, Mark), ViewError> {
+    fs::create_dir_all(folder)?;
+    if let Some(found) = open_file(file, layout, log_id)? {
+        return Ok(found);
+    }
+    empty_folder(folder)?;
+    open_file(file, layout, log_id)?.ok_or_else(|| kept_nothing(file))
+}
+
+/// A file that was made a moment ago does not fit.
+pub(crate) fn kept_nothing(path: &Path) -> ViewError {
+    io::Error::other(format!("{} does not keep what is written", path.display())).into()
 }
 
 /// Opens a file for its one writer; `None` when there is one that does not fit and has to go.

@@ -45,7 +45,7 @@ const FACTS: Pace = Pace { batch: 2_000, linger: Duration::ZERO };
 const ACCESSES: Pace = Pace { batch: 256, linger: Duration::from_millis(150) };
 /// Packed accesses are among them, of which only the place is kept. Who follows events waits a second at most; a burst
 /// of visits should not be as many commits.
-const EVERYTHING: Pace = Pace { batch: 512, linger: Duration::from_millis(25) };
+const EVERYTHING: Pace = Pace { batch: 1_024, linger: Duration::from_millis(25) };
 /// A packed event of deliveries has up to some hundred messages.
 const DELIVERIES: Pace = Pace { batch: 256, linger: Duration::from_millis(150) };
 /// Facts read at once when routes are loaded.

@@ -9,7 +9,7 @@ use projections::{
     audit::Audit,
     catalog::Catalog,
     deliveries::Deliveries,
-    view::{Applied, KeptView, View},
+    view::{self, Applied, KeptView, View},
 };
 use ring::digest::{Context, SHA256};
 
@@ -161,13 +161,7 @@ async fn catch_up<V: View>(
             progress(Progress { view: V::NAME, done: total, total });
             return Ok(());
         }
-        let applied: Vec<Applied> = events
-            .into_iter()
-            .map(|recorded| {
-                let event = if V::DECODES { recorded.event().ok() } else { None };
-                (recorded, event)
-            })
-            .collect();
+        let applied: Vec<Applied> = events.into_iter().map(view::prepare::<V>).collect();
         view.apply(&applied)?;
         progress(Progress { view: V::NAME, done: view.checkpoint().min(total), total });
     }

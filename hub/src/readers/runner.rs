@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use projections::view::{Applied, View, ViewError};
+use projections::view::{self, Applied, View, ViewError};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -187,15 +187,9 @@ impl Work {
             };
             let mut owned = view.take().ok_or_else(|| Trouble::Gone("it was lost".to_owned()))?;
             let work = tokio::task::spawn_blocking(move || {
-                let applied: Vec<Applied> = batch
-                    .into_iter()
-                    .map(|recorded| {
-                        let event = if V::DECODES { recorded.event().ok() } else { None };
-                        (recorded, event)
-                    })
-                    .collect();
+                let applied: Vec<Applied> = batch.into_iter().map(view::prepare::<V>).collect();
                 let answer = owned.apply(&applied);
-                let skipped = applied.iter().filter(|(_, event)| V::DECODES && event.is_none()).count();
+                let skipped = applied.iter().filter(|applied| view::is_unknown::<V>(applied)).count();
                 (owned, answer, skipped)
             });
             let (owned, answer, skipped) =

@@ -237,8 +237,8 @@ fn spans(
     cursor: Option<Place>,
 ) -> Result<Vec<Span>, ViewError> {
     let mut statement = db.prepare_cached(
-        "SELECT d.day, d.lag_min, d.lag_max FROM shares s JOIN share_days sd ON sd.share = s.share
-             JOIN days d ON d.day = sd.day
+        "SELECT d.day, d.lag_min, d.lag_max FROM shares s CROSS JOIN share_days sd ON sd.share = s.share
+             CROSS JOIN days d ON d.day = sd.day
          WHERE s.share = ?1 AND s.workspace = ?2 ORDER BY d.day DESC",
     )?;
     let days = statement.query_map((share.uuid(), workspace.uuid()), |row| {

@@ -15,7 +15,7 @@ use domain::{
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use uuid::Uuid;
 
-use super::Packed;
+use super::{AccessLog, Packed};
 use crate::view::{self, Applied, Mark, ViewError, position, unsigned};
 
 const LAYOUT: &str = include_str!("summary.sql");
@@ -140,7 +140,8 @@ impl Summary {
         let Some((last, _)) = batch.last() else { return Ok(()) };
         let seen = self.mark.checkpoint;
         let is_new = |recorded: &Recorded| recorded.position > seen;
-        let unknown = batch.iter().filter(|(recorded, event)| is_new(recorded) && event.is_none()).count();
+        let unknown = |applied: &&Applied| is_new(&applied.0) && view::is_unknown::<AccessLog>(applied);
+        let unknown = batch.iter().filter(unknown).count();
         let mark = Mark {
             checkpoint: seen.max(last.position),
             skipped: self.mark.skipped + u64::try_from(unknown).unwrap_or(u64::MAX),

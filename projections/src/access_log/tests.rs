@@ -98,7 +98,7 @@ proptest! {
             from = to;
         }
         let log = AccessLog::open(folder.path(), LOG).unwrap();
-        prop_assert_eq!(log.checkpoint(), rebuilt.log.checkpoint());
+        prop_assert!(log.checkpoint() <= rebuilt.log.checkpoint(), "facts are passed over without a commit");
         prop_assert_eq!(content(&log), content(&rebuilt.log));
     }
 

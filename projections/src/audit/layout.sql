@@ -22,20 +22,20 @@ CREATE TABLE retired (
     last INTEGER NOT NULL,
     PRIMARY KEY (workspace, family)
 ) WITHOUT ROWID;
--- Facts alone are asked for by these.
-CREATE INDEX facts_by_type ON events (workspace, type, seq) WHERE family = 0;
-CREATE INDEX facts_by_actor ON events (workspace, actor, seq) WHERE family = 0;
+-- Facts alone are asked for by these, and no claims.
+CREATE INDEX facts_by_type ON events (workspace, type, seq) WHERE family = 0 AND type NOT GLOB 'claim.*';
+CREATE INDEX facts_by_actor ON events (workspace, actor, seq) WHERE family = 0 AND type NOT GLOB 'claim.*';
 -- Which facts concern a thing: by its own stream, by name, or through what it belongs to.
 CREATE TABLE concerns (
     workspace BLOB NOT NULL,
     thing BLOB NOT NULL,
     seq INTEGER NOT NULL,
-    PRIMARY KEY (workspace, thing, seq)
+    PRIMARY KEY (thing, workspace, seq)
 ) WITHOUT ROWID;
 -- What a thing belongs to, as the first fact of its stream said.
 CREATE TABLE things (
     workspace BLOB NOT NULL,
     thing BLOB NOT NULL,
     owner BLOB NOT NULL,
-    PRIMARY KEY (workspace, thing, owner)
+    PRIMARY KEY (thing, workspace, owner)
 ) WITHOUT ROWID;

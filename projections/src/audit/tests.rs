@@ -247,3 +247,42 @@ fn an_odd_filter_answers_with_where_to_go_on() {
     // Seven facts, two at a time; the first of all is the one that fits.
     assert_eq!((found, looked_at), (vec![1], 4));
 }
+
+/// Creations of shares of one tunnel, each with a claim after it, as many as one likes.
+fn shares_without_end(world: &World) -> impl Iterator<Item = Applied> {
+    let created = world.recorded.iter().rfind(|it| &*it.event_type == "share.created").unwrap().clone();
+    let last = world.recorded.last().unwrap().position;
+    (1_u64..).map(move |number| {
+        let mut recorded = created.clone();
+        recorded.position = last + number;
+        recorded.seq = created.seq + number;
+        let id = domain::ids::ShareId::new(Uuid::from_u128(u128::from(number)));
+        let is_claim = number.is_multiple_of(2);
+        let stream = if is_claim { format!("claim-{number}") } else { format!("share-{id}") };
+        if is_claim {
+            recorded.event_type = "claim.granted".into();
+        }
+        recorded.stream = StreamName::parse(&stream).unwrap();
+        (recorded, None)
+    })
+}
+
+#[test]
+fn a_fact_costs_the_same_however_many_went_before() {
+    const BATCH: usize = 1_000;
+    let mut world = World::default();
+    world.create_tunnel(2, 1, None);
+    world.create_share(2, 2, None);
+    let mut kept = kept(&world);
+    let mut facts = shares_without_end(&world);
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let batch: Vec<_> = facts.by_ref().take(BATCH).collect();
+        let begun = std::time::Instant::now();
+        kept.audit.apply(&batch).unwrap();
+        times.push(begun.elapsed());
+    }
+    // The quickest of several: whatever else the machine does makes none of them quicker.
+    let (first, last) = (times[..5].iter().min().unwrap(), times[15..].iter().min().unwrap());
+    assert!(*last < *first * 10, "{BATCH} facts took {first:?} at first, {last:?} after {} more", 15 * BATCH);
+}

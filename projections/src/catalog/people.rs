@@ -81,7 +81,7 @@ impl CatalogReader {
                      count(*) FILTER (WHERE NOT t.paused AND t.session IS NOT NULL AND a.session IS NOT NULL),
                      count(*) FILTER (WHERE NOT t.paused AND t.session IS NULL AND t.outage IS NOT NULL
                          AND a.session IS NOT NULL)
-                 FROM tunnels t JOIN agents a ON a.workspace = t.workspace AND a.id = t.agent
+                 FROM tunnels t CROSS JOIN agents a ON a.workspace = t.workspace AND a.id = t.agent
                  WHERE t.workspace = ?1 AND t.closed_at IS NULL AND coalesce(t.expires_at > ?2, 1)
                      AND a.deleted_at IS NULL",
             )?;
@@ -93,8 +93,8 @@ impl CatalogReader {
             })?;
             let mut shares = db.prepare_cached(
                 "SELECT count(*) FROM shares s
-                     JOIN tunnels t ON t.workspace = s.workspace AND t.id = s.tunnel
-                     JOIN agents a ON a.workspace = t.workspace AND a.id = t.agent
+                     CROSS JOIN tunnels t ON t.workspace = s.workspace AND t.id = s.tunnel
+                     CROSS JOIN agents a ON a.workspace = t.workspace AND a.id = t.agent
                  WHERE s.workspace = ?1 AND s.ended_at IS NULL AND coalesce(s.expires_at > ?2, 1)
                      AND t.closed_at IS NULL AND coalesce(t.expires_at > ?2, 1) AND a.deleted_at IS NULL",
             )?;

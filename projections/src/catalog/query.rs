@@ -203,7 +203,7 @@ impl CatalogReader {
     ) -> Result<Page<TunnelRow>, ViewError> {
         let of_agent = if filter.agent.is_some() { "t.agent = ?5" } else { "?5 IS NULL" };
         let sql = format!(
-            "SELECT {TUNNEL} FROM tunnels t JOIN agents a ON a.workspace = t.workspace AND a.id = t.agent
+            "SELECT {TUNNEL} FROM tunnels t CROSS JOIN agents a ON a.workspace = t.workspace AND a.id = t.agent
              WHERE t.workspace = ?1 AND t.id < ?2 AND t.closed_at IS NULL AND coalesce(t.expires_at > ?3, 1)
                  AND a.deleted_at IS NULL AND {of_agent}
              ORDER BY t.id DESC LIMIT ?4"
