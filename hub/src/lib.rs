@@ -6,6 +6,7 @@ pub mod startup;
 pub mod clock;
 pub mod core;
 pub mod metrics;
+pub mod priority;
 pub mod secrets;
 pub mod telemetry;
 

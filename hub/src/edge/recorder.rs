@@ -32,6 +32,7 @@ pub use self::pack::{Outcome, Visit};
 use crate::{
     clock::SharedClock,
     event_log::{Append, AppendError, Expected, NewEvent, SharedLog},
+    priority,
     secrets::random_bytes,
 };
 
@@ -143,9 +144,10 @@ impl Recorder {
     pub fn start(options: RecorderOptions, deps: RecorderDeps) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (recorder, writer) = Self::with_writer(options, deps);
-        let thread = std::thread::Builder::new()
-            .name("access-recorder".to_owned())
-            .spawn(move || runtime.block_on(writer.run()))?;
+        let thread = std::thread::Builder::new().name("access-recorder".to_owned()).spawn(move || {
+            priority::go_first("access-recorder");
+            runtime.block_on(writer.run());
+        })?;
         *recorder.shared.thread.lock() = Some(thread);
         Ok(recorder)
     }

@@ -6,7 +6,10 @@
 
 #![expect(dead_code, reason = "nobody makes one of these: their shapes are what they are for")]
 
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 /// A name or label of 1 to 100 characters: no control characters, no white space at either end.
 #[derive(ToSchema)]
@@ -414,59 +417,20 @@ pub enum EventType {
 }
 
 /// A type of events, or `*` for all of them.
-#[derive(ToSchema)]
-pub enum EventTypeOrAll {
-    #[schema(rename = "*")]
-    All,
-    #[schema(rename = "tunnel.created")]
-    TunnelCreated,
-    #[schema(rename = "tunnel.updated")]
-    TunnelUpdated,
-    #[schema(rename = "tunnel.connected")]
-    TunnelConnected,
-    #[schema(rename = "tunnel.disconnected")]
-    TunnelDisconnected,
-    #[schema(rename = "tunnel.paused")]
-    TunnelPaused,
-    #[schema(rename = "tunnel.resumed")]
-    TunnelResumed,
-    #[schema(rename = "tunnel.expired")]
-    TunnelExpired,
-    #[schema(rename = "tunnel.deleted")]
-    TunnelDeleted,
-    #[schema(rename = "share.created")]
-    ShareCreated,
-    #[schema(rename = "share.accessed")]
-    ShareAccessed,
-    #[schema(rename = "share.expired")]
-    ShareExpired,
-    #[schema(rename = "share.revoked")]
-    ShareRevoked,
-    #[schema(rename = "agent.registered")]
-    AgentRegistered,
-    #[schema(rename = "agent.connected")]
-    AgentConnected,
-    #[schema(rename = "agent.disconnected")]
-    AgentDisconnected,
-    #[schema(rename = "agent.deleted")]
-    AgentDeleted,
-    #[schema(rename = "environment.shared")]
-    EnvironmentShared,
-    #[schema(rename = "environment.joined")]
-    EnvironmentJoined,
-    #[schema(rename = "environment.expired")]
-    EnvironmentExpired,
-    #[schema(rename = "environment.revoked")]
-    EnvironmentRevoked,
-    #[schema(rename = "service.healthy")]
-    ServiceHealthy,
-    #[schema(rename = "service.unhealthy")]
-    ServiceUnhealthy,
-    #[schema(rename = "query.executed")]
-    QueryExecuted,
-    #[schema(rename = "webhook.disabled")]
-    WebhookDisabled,
+pub struct EventTypeOrAll;
+
+impl PartialSchema for EventTypeOrAll {
+    fn schema() -> RefOr<Schema> {
+        let mut shape = EventType::schema();
+        if let RefOr::T(Schema::Object(object)) = &mut shape {
+            object.description = Some("A type of events, or `*` for all of them.".to_owned());
+            object.enum_values.get_or_insert_default().insert(0, "*".into());
+        }
+        shape
+    }
 }
+
+impl ToSchema for EventTypeOrAll {}
 
 /// Why a webhook is sent nothing: somebody switched it off, its receiver answered 410, or nothing got through for days.
 #[derive(ToSchema)]
