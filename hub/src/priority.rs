@@ -1,8 +1,9 @@
 //! Which threads go first when processors are short.
 //!
-//! Everybody waits for the log's writer, and what is answered is not recorded before the access recorder has run. Both
-//! work for some microseconds at a time. Among many busy threads of the same rank each of their turns comes some
-//! milliseconds late, and those are milliseconds of every command, and of what a killed hub may lose.
+//! What is answered is not recorded before the access recorder has run, some microseconds at a time. Among many busy
+//! threads of the same rank each of its turns comes some milliseconds late, and that is what a killed hub loses. The
+//! log's writer is not among those who go first: woken for every single append it would gather less into each commit
+//! (measured: a fifth fewer commands per second).
 
 use rustix::process::setpriority_process;
 

@@ -46,6 +46,8 @@ pub(super) enum Cut {
     SlowHead,
     /// Kept open without a request for too long.
     Idle,
+    /// The same among many: what he was answered and has not read is thrown away.
+    Crowd,
     /// The visitor neither reads nor writes.
     Stalled,
     /// Frames that cost work and carry nothing.
@@ -58,16 +60,23 @@ pub(super) enum Cut {
 
 impl Cut {
     fn of(value: u8) -> Self {
-        [Self::Not, Self::SlowHead, Self::Idle, Self::Stalled, Self::Flood, Self::Revoked, Self::Hub]
-            .into_iter()
-            .find(|cut| *cut as u8 == value)
-            .unwrap_or(Self::Hub)
+        let all = [
+            Self::Not,
+            Self::SlowHead,
+            Self::Idle,
+            Self::Crowd,
+            Self::Stalled,
+            Self::Flood,
+            Self::Revoked,
+            Self::Hub,
+        ];
+        all.into_iter().find(|cut| *cut as u8 == value).unwrap_or(Self::Hub)
     }
 
     /// As the record says it; a visitor who was not cut has left by himself.
     pub(super) fn ended_by(self) -> EndedBy {
         match self {
-            Self::Not | Self::SlowHead | Self::Idle | Self::Flood => EndedBy::Visitor,
+            Self::Not | Self::SlowHead | Self::Idle | Self::Crowd | Self::Flood => EndedBy::Visitor,
             Self::Stalled => EndedBy::Stalled,
             Self::Revoked => EndedBy::Revoked,
             Self::Hub => EndedBy::Hub,
@@ -337,7 +346,7 @@ impl ConnState {
                 Cut::SlowHead => self.metrics.slow_heads.add(1),
                 Cut::Stalled => self.metrics.stalled.add(1),
                 Cut::Flood => self.metrics.floods.add(1),
-                Cut::Not | Cut::Idle | Cut::Revoked | Cut::Hub => {}
+                Cut::Not | Cut::Idle | Cut::Crowd | Cut::Revoked | Cut::Hub => {}
             }
         }
         self.wake();
@@ -349,8 +358,8 @@ impl ConnState {
     }
 
     /// Ends the connection if it was too slow by now. Among many who are waited for, a pace is asked of everybody:
-    /// neither a byte now and then nor silence keeps a place. Whether the visitor is waited for.
-    pub(super) fn sweep(&self, limits: &TickLimits, is_crowded: bool) -> bool {
+    /// neither a byte now and then nor silence keeps a place.
+    pub(super) fn sweep(&self, limits: &TickLimits, is_crowded: bool) -> Seen {
         self.sweep_limits(limits, is_crowded);
         let is_waited_for = self.is_write_blocked() || self.body_awaited.load(Relaxed) != 0;
         let since = self.slow_since.load(Relaxed);
@@ -362,7 +371,13 @@ impl ConnState {
         } else if is_crowded && self.now().wrapping_sub(since) >= limits.pace {
             self.end(Cut::Stalled);
         }
-        is_waited_for
+        if is_waited_for {
+            Seen::Slow
+        } else if self.is(Phase::Idle) && self.now().wrapping_sub(self.since.load(Relaxed)) >= limits.quiet {
+            Seen::Quiet
+        } else {
+            Seen::Fine
+        }
     }
 
     fn sweep_limits(&self, limits: &TickLimits, is_crowded: bool) {
@@ -373,10 +388,12 @@ impl ConnState {
             from != 0 && over(from, limit)
         };
         let since = self.since.load(Relaxed);
-        // Whoever does not read an answer that the system has taken whole looks idle from here.
-        let idle = if is_crowded { limits.idle.min(limits.pace) } else { limits.idle };
-        if self.is(Phase::Idle) && over(since, idle) {
+        if self.is(Phase::Idle) && over(since, limits.idle) {
             return self.end(Cut::Idle);
+        }
+        // Whoever does not read an answer that the system has taken whole looks idle from here.
+        if self.is(Phase::Idle) && is_crowded && over(since, limits.pace) {
+            return self.end(Cut::Crowd);
         }
         if self.is(Phase::Head) && over(since, limits.head) || over_since(&self.head_open, limits.head) {
             return self.end(Cut::SlowHead);
@@ -398,6 +415,16 @@ impl ConnState {
     }
 }
 
+/// What a sweep saw of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    Fine,
+    /// The visitor is waited for.
+    Slow,
+    /// Nothing has been asked for a while. The visitor may not even have read his last answer.
+    Quiet,
+}
+
 /// How slow everybody may be, in sweeps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TickLimits {
@@ -406,6 +433,8 @@ pub(super) struct TickLimits {
     pub stall: Tick,
     /// How long a visitor among many may stay below the pace.
     pub pace: Tick,
+    /// How long nothing is asked before a connection counts as quiet.
+    pub quiet: Tick,
     /// How long a visitor may go on sending after our last word.
     pub linger: Tick,
     /// How long an HTTP/2 visitor may say nothing before he is asked whether he is there, and then again.

@@ -16,7 +16,6 @@ use hyper::{
     service::Service,
 };
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     body::VisitorBody,
@@ -25,7 +24,7 @@ use super::{
     headers::ForwardedFor,
     http2, proxy,
     server::{Core, HEAD_BYTES_MAX},
-    visitor_io::{Open, Speaks, VisitorIo},
+    visitor_io::{Open, Socket, Speaks, VisitorIo},
 };
 
 /// Whoever is at the other end, the same for all requests of a connection.
@@ -79,7 +78,7 @@ pub(super) struct Accepted<S> {
 /// Serves a connection to its end, on a task of its own.
 pub(super) fn serve<S>(core: &Rc<Core>, accepted: Accepted<S>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Socket + Send + 'static,
 {
     let Accepted { socket, peer, is_secure, server_name, speaks, open } = accepted;
     let state = core.connection_state();
@@ -131,13 +130,13 @@ impl Service<Request<Incoming>> for Requests {
 }
 
 /// An HTTP/1 connection's task: asked to close when the core drains.
-struct Http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> {
+struct Http1<S: Socket + Send + 'static> {
     core: Rc<Core>,
     is_closing: bool,
     connection: UpgradeableConnection<TokioIo<VisitorIo<S>>, Requests>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Http1<S> {
+impl<S: Socket + Send + 'static> Http1<S> {
     fn new(core: Rc<Core>, ctx: Rc<ConnCtx>, io: VisitorIo<S>) -> Self {
         let service = Requests { core: Rc::clone(&core), ctx };
         let connection = Builder::new()
@@ -151,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Http1<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Future for Http1<S> {
+impl<S: Socket + Send + 'static> Future for Http1<S> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

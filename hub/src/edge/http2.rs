@@ -21,7 +21,6 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, DATE},
 };
 use http_body::Body as _;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     body::{Http2Body, VisitorBody},
@@ -30,7 +29,7 @@ use super::{
     exchange::{Answer, AnswerError},
     proxy,
     server::{Core, HEAD_BYTES_MAX},
-    visitor_io::VisitorIo,
+    visitor_io::{Socket, VisitorIo},
 };
 
 /// Requests that one connection may have under way.
@@ -48,7 +47,7 @@ const SEND_BYTES_MAX: usize = 64 * 1024;
 /// Serves a connection to its end.
 pub(super) async fn serve<S>(core: Rc<Core>, ctx: Rc<ConnCtx>, mut io: VisitorIo<S>)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Socket,
 {
     io.speak_http2();
     let handshake = Builder::new()
@@ -80,14 +79,14 @@ struct Serving<S> {
     is_closing: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
+impl<S: Socket> Serving<S> {
     /// The next request; `None` when the connection is over.
     fn poll_next(&mut self, core: &Core, state: &ConnState, cx: &mut Context<'_>) -> Poll<Option<Accepted>> {
         state.register(cx);
         match state.cut() {
             Cut::Not => {}
             Cut::Stalled => return Poll::Ready(None),
-            cut @ (Cut::SlowHead | Cut::Idle | Cut::Flood | Cut::Revoked | Cut::Hub) => {
+            cut @ (Cut::SlowHead | Cut::Idle | Cut::Crowd | Cut::Flood | Cut::Revoked | Cut::Hub) => {
                 self.connection.abrupt_shutdown(farewell(cut));
                 // As much of it as the socket takes at once.
                 let _ = self.connection.poll_closed(cx);
@@ -116,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
 fn farewell(cut: Cut) -> Reason {
     match cut {
         Cut::Flood | Cut::SlowHead => Reason::ENHANCE_YOUR_CALM,
-        Cut::Not | Cut::Idle | Cut::Stalled | Cut::Revoked | Cut::Hub => Reason::NO_ERROR,
+        Cut::Not | Cut::Idle | Cut::Crowd | Cut::Stalled | Cut::Revoked | Cut::Hub => Reason::NO_ERROR,
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::{
 use wire::tls::HTTP_2;
 
 use super::{
-    conn::{ConnState, Cut, Tick, TickLimits},
+    conn::{ConnState, Cut, Seen, Tick, TickLimits},
     connection::{self, Accepted, ConnCtx},
     exchange::Exchange,
     handshake,
@@ -55,6 +55,8 @@ const EXPECT_MS: u64 = 1_000;
 const AGENT_WAITERS_MAX: usize = 1_024;
 /// With more visitors than this to be waited for, a core is crowded, and asks a pace of them.
 const CROWD: usize = 128;
+/// So many who keep a connection and ask for nothing are a crowd as well.
+const QUIET_CROWD: usize = 1_024;
 /// Connections and HTTP/2 requests, on all cores together, from which on each is given less memory.
 const MANY: u64 = 256;
 /// How long a visitor of a crowd may stay below the pace.
@@ -196,6 +198,7 @@ pub(super) struct Core {
 impl Core {
     fn new(shared: Arc<Shared>) -> Rc<Self> {
         let options = &shared.options;
+        let pace_ms = PACE_MS.min(options.visitor_stall_ms);
         let seed = random_bytes();
         let seed = seed.first_chunk::<8>().copied().expect("32 random bytes");
         Rc::new(Self {
@@ -212,7 +215,8 @@ impl Core {
                 idle: options.ticks(options.keep_alive_ms),
                 head: options.ticks(options.head_timeout_ms),
                 stall: options.ticks(options.visitor_stall_ms),
-                pace: options.ticks(PACE_MS.min(options.visitor_stall_ms)),
+                pace: options.ticks(pace_ms),
+                quiet: options.ticks(pace_ms / 3),
                 linger: options.ticks(LINGER_MS),
                 silence: options.ticks(options.silence_ms),
                 upstream: options.ticks(options.upstream_timeout_ms),
@@ -323,14 +327,18 @@ impl Core {
         self.conns.borrow_mut().retain(|ctx| Rc::strong_count(ctx) > 1);
         let long = Duration::from_millis(self.shared.options.running_after_ms);
         let is_crowded = self.is_crowded();
-        let mut slow = 0;
+        let (mut slow, mut quiet) = (0, 0);
         for ctx in self.conns.borrow().iter() {
-            slow += usize::from(ctx.state.sweep(&self.limits, is_crowded));
+            match ctx.state.sweep(&self.limits, is_crowded) {
+                Seen::Fine => {}
+                Seen::Slow => slow += 1,
+                Seen::Quiet => quiet += 1,
+            }
             if let Some(exchange) = ctx.exchange.borrow().upgrade() {
                 exchange.sweep(self.clock.load(Relaxed), long);
             }
         }
-        if slow > CROWD {
+        if slow > CROWD || quiet > QUIET_CROWD {
             self.crowded_until.set(self.clock.load(Relaxed).saturating_add(self.limits.pace));
         }
         self.sweep_lanes();

@@ -13,7 +13,11 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use wire::{side::Duplex, tls::Encrypted};
 
 use super::{
     conn::{ConnState, Cut, Phase},
@@ -57,6 +61,25 @@ enum Reading {
     Http2(FrameMeter),
 }
 
+/// What carries a visitor's bytes.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// Has the close throw away what the visitor has not taken.
+    fn reset(&mut self);
+}
+
+impl Socket for TcpStream {
+    fn reset(&mut self) {
+        // One that is gone already holds nothing.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Socket for Encrypted {
+    fn reset(&mut self) {
+        Duplex::reset(self);
+    }
+}
+
 /// The socket of a visitor, plain or encrypted.
 #[derive(Debug)]
 pub(super) struct VisitorIo<S> {
@@ -70,7 +93,7 @@ pub(super) struct VisitorIo<S> {
     _open: Open,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> VisitorIo<S> {
+impl<S: Socket> VisitorIo<S> {
     pub(super) fn new(socket: S, state: Arc<ConnState>, open: Open) -> Self {
         let reading = Reading::Http1(HeadScan::default());
         Self { socket, state, reading, ahead: Bytes::new(), interim: BytesMut::new(), _open: open }
@@ -125,7 +148,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> VisitorIo<S> {
                 let _ = Pin::new(&mut self.socket).poll_flush(cx);
                 Poll::Ready(Ok(()))
             }
-            (Cut::Not | Cut::Idle | Cut::SlowHead, _) => Poll::Ready(Ok(())),
+            (Cut::Crowd, Reading::Http1(_)) => {
+                self.socket.reset();
+                Poll::Ready(Err(ErrorKind::ConnectionAborted.into()))
+            }
+            (Cut::Not | Cut::Idle | Cut::Crowd | Cut::SlowHead, _) => Poll::Ready(Ok(())),
             (Cut::Stalled | Cut::Flood | Cut::Revoked | Cut::Hub, _) => {
                 Poll::Ready(Err(ErrorKind::ConnectionAborted.into()))
             }
@@ -137,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> VisitorIo<S> {
         match self.state.cut() {
             Cut::Not => false,
             Cut::Stalled => true,
-            Cut::SlowHead | Cut::Idle | Cut::Flood | Cut::Revoked | Cut::Hub => {
+            Cut::SlowHead | Cut::Idle | Cut::Crowd | Cut::Flood | Cut::Revoked | Cut::Hub => {
                 matches!(self.reading, Reading::Http1(_))
             }
         }
@@ -201,7 +228,7 @@ const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: a
     {\"statusCode\":408,\"error\":\"Request Timeout\",\"code\":\"request_timeout\",\
     \"message\":\"The request head took too long. Try again.\",\"requestId\":\"-\"}\n";
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for VisitorIo<S> {
+impl<S: Socket> AsyncRead for VisitorIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -245,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for VisitorIo<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<S> {
+impl<S: Socket> AsyncWrite for VisitorIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.is_mute() {
@@ -298,7 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VisitorIo<S> {
         let this = self.get_mut();
         match this.state.cut() {
             Cut::Not => {}
-            Cut::SlowHead | Cut::Idle => {
+            Cut::SlowHead | Cut::Idle | Cut::Crowd => {
                 // In order, as far as it goes at once: everything that was due has been said.
                 let _ = Pin::new(&mut this.socket).poll_shutdown(cx);
                 return Poll::Ready(Ok(()));

@@ -67,6 +67,21 @@ fn in_a_crowd_nobody_keeps_a_place_by_silence_either() {
 }
 
 #[test]
+fn many_who_ask_for_nothing_more_are_a_crowd_too() {
+    let rig = rig();
+    let request = rig.request("GET /x", "", "");
+    let _silent: Vec<Conn> = (0..1_200)
+        .map(|_| {
+            let mut visitor = rig.visitor();
+            visitor.send(&request);
+            visitor
+        })
+        .collect();
+    eventually("nobody is there any more", || rig.edge.metrics.connections_open.get() == 0);
+    assert_eq!(rig.get("/x").status(), 200);
+}
+
+#[test]
 fn what_one_of_many_visitors_is_answered_may_be_as_large_as_ever() {
     let body = "0123456789abcdef".repeat(1 << 14);
     let cookie = "c".repeat(30_000);

@@ -75,7 +75,7 @@ use self::{
     writer::{Message, Request, Writer},
 };
 use super::{Append, AppendError, Appended, EventLog, ReadError, limits};
-use crate::{keyring::Keyring, priority};
+use crate::keyring::Keyring;
 
 /// The most bytes that wait for the writer; further appends wait at their caller.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
@@ -230,7 +230,6 @@ impl Segments {
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
             .spawn(move || {
-                priority::go_first("log-writer");
                 writer.run(keeper);
                 drop(lock);
                 closed_sender.send_replace(true);
