@@ -8,6 +8,7 @@ pub mod core;
 pub mod metrics;
 pub mod secrets;
 pub mod telemetry;
+pub mod upgrade;
 
 pub mod event_forms;
 pub mod event_log;
