@@ -21,6 +21,7 @@ use crate::{
     ids::{DeliveryId, EventId, ShareId},
     policy::retries::{PAUSE_MS_MAX, Schedule},
     time::Timestamp,
+    webhook::WebhookSkipped,
 };
 
 mod stored;
@@ -198,6 +199,9 @@ pub struct DeliveriesNoted {
     pub planned: Vec<Planned>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<Tried>,
+    /// What was left out up to these positions and is not recorded as `webhook.skipped` yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<WebhookSkipped>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]

@@ -16,6 +16,7 @@ pub mod aggregate;
 pub mod claim;
 pub mod delivery;
 pub mod environment;
+pub mod log_format;
 pub mod message;
 pub mod node;
 pub mod share;

@@ -17,6 +17,9 @@ pub struct NodeStarted {
     pub boot: Uuid,
     /// The hub's version.
     pub version: String,
+    /// The newest log format that it reads; absent in the days of the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads_format: Option<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

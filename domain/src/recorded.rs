@@ -111,6 +111,10 @@ impl StreamName {
     pub fn history(family: Family) -> Self {
         Self::of("history", family.name())
     }
+    /// In which format the log is written.
+    pub fn log_format() -> Self {
+        Self::of("log", "format")
+    }
     pub fn node(name: &str) -> Self {
         Self::of("node", name)
     }

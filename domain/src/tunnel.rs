@@ -21,10 +21,10 @@ use crate::{
     time::Timestamp,
 };
 
-mod health;
+pub(crate) mod health;
 
 pub use health::{
-    Finding, Health, HealthConfigured, INTERVAL_S_MAX, INTERVAL_S_MIN, ServiceHealthy, ServiceUnhealthy,
+    Finding, Health, HealthConfigured, INTERVAL_S_MAX, INTERVAL_S_MIN, ServiceHealthy, ServiceUnhealthy, Step,
 };
 
 /// The most that a tunnel's metadata may take, as JSON text (bytes).
@@ -148,7 +148,7 @@ impl Event {
             Self::Deleted(_) => ("tunnel.deleted", 1),
             Self::HealthConfigured(_) => ("service.health_configured", 1),
             Self::Healthy(_) => ("service.healthy", 1),
-            Self::Unhealthy(_) => ("service.unhealthy", 1),
+            Self::Unhealthy(_) => ("service.unhealthy", 2),
         }
     }
     pub(crate) fn data(&self) -> String {
@@ -178,7 +178,7 @@ impl Event {
             ("tunnel.deleted", 1) => parse(data, Self::Deleted),
             ("service.health_configured", 1) => parse(data, Self::HealthConfigured),
             ("service.healthy", 1) => parse(data, Self::Healthy),
-            ("service.unhealthy", 1) => parse(data, Self::Unhealthy),
+            ("service.unhealthy", 2) => parse(data, Self::Unhealthy),
             _ => Ok(None),
         }
     }
@@ -488,7 +488,8 @@ impl Details {
             Event::HealthConfigured(config) => self.health.evolve_config(config),
             Event::Healthy(_) => self.health.finding = Some(Finding::Healthy),
             Event::Unhealthy(found) => {
-                self.health.finding = Some(Finding::Unhealthy { reason: found.reason.clone() });
+                self.health.finding =
+                    Some(Finding::Unhealthy { step: found.step, reason: found.reason.clone() });
             }
             Event::Created(_) | Event::Expired(_) | Event::Deleted(_) => {}
         }

@@ -14,6 +14,7 @@ use domain::{
     environment::{self, Environment},
     event::Event,
     ids::Id,
+    log_format::{self, LogFormat},
     message::{self, Message},
     names::{Description, Name},
     node::{self, Node},
@@ -66,9 +67,14 @@ where
         for event in events {
             state.evolve(&event);
             // Replay reads what the log stores.
-            let stored = A::into_event(event).encode();
+            let stored = A::into_event(event.clone()).encode();
             let read = Event::decode(stored.event_type, stored.version, &stored.data).unwrap();
             replayed.evolve(&A::from_event(read).expect("an aggregate reads its own events"));
+            // In a log of an earlier format it is another version, and read all the same.
+            for format in 1..=log_format::NEWEST {
+                let stored = A::into_event(event.clone()).encode_for(format);
+                assert!(Event::decode(stored.event_type, stored.version, &stored.data).is_ok(), "{stored:?}");
+            }
             assert_eq!(replayed, state, "replay differs from live after {command:?}");
         }
         let again = state.decide(command);
@@ -202,7 +208,7 @@ fn finding(n: u8) -> tunnel::Finding {
     if flag(n) {
         tunnel::Finding::Healthy
     } else {
-        tunnel::Finding::Unhealthy { reason: "refused".to_owned() }
+        tunnel::Finding::Unhealthy { step: Some(tunnel::Step::Tcp), reason: "refused".to_owned() }
     }
 }
 fn switch(n: u8) -> Option<tunnel::Switch> {
@@ -237,7 +243,10 @@ fn tunnel_event(draw: Draw) -> tunnel::Event {
         6 => tunnel::Event::Expired(tunnel::TunnelExpired {}),
         7 => tunnel::Event::HealthConfigured(watched(a)),
         8 => tunnel::Event::Healthy(tunnel::ServiceHealthy {}),
-        9 => tunnel::Event::Unhealthy(tunnel::ServiceUnhealthy { reason: "refused".to_owned() }),
+        9 => tunnel::Event::Unhealthy(tunnel::ServiceUnhealthy {
+            step: flag(a).then_some(tunnel::Step::Http),
+            reason: "refused".to_owned(),
+        }),
         _ => tunnel::Event::Deleted(tunnel::TunnelDeleted { reason: tunnel::DeleteReason::AgentDeleted }),
     }
 }
@@ -481,7 +490,16 @@ fn workspace_event(draw: Draw) -> workspace::Event {
     }
 }
 fn node_started(n: u8) -> node::NodeStarted {
-    node::NodeStarted { node: "hub-1".to_owned(), boot: uuid(n), version: "0.1.0".to_owned() }
+    node::NodeStarted {
+        node: "hub-1".to_owned(),
+        boot: uuid(n),
+        version: "0.1.0".to_owned(),
+        reads_format: flag(n).then_some(1),
+    }
+}
+
+fn raised(n: u8) -> log_format::LogFormatRaised {
+    log_format::LogFormatRaised { format: u16::from(n % 5), release: "0.1.0".to_owned() }
 }
 
 // Commands and messages ------------------------------------------------------------------------------------------
@@ -571,6 +589,7 @@ proptest! {
         let _command: AgentCommand = live(&mapped(&draws, order_command));
         let _message: Message = live(&mapped(&draws, message_command));
         let _node: Node = live(&mapped(&draws, |[_, a, _, _]| node::Command::Start(node_started(a))));
+        let _format: LogFormat = live(&mapped(&draws, |[_, a, _, _]| log_format::Command::Raise(raised(a))));
     }
 
     #[test]
@@ -609,6 +628,7 @@ proptest! {
         let _command: AgentCommand = replay(&mapped(&draws, order_event));
         let _message: Message = replay(&mapped(&draws, message_event));
         let _node: Node = replay(&mapped(&draws, |[_, a, _, _]| node::Event::Started(node_started(a))));
+        let _format: LogFormat = replay(&mapped(&draws, |[_, a, _, _]| log_format::Event::Raised(raised(a))));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use domain::{
     environment::{self, OpenedPort},
     event::{DecodeError, Event},
     ids::Id,
-    message,
+    log_format, message,
     names::{Description, Name},
     node,
     policy::{methods::Method, paths::PathRule},
@@ -37,7 +37,7 @@ use uuid::Uuid;
 mod webhooks;
 
 /// The number of arms of [`place`].
-const TYPES: usize = 55;
+const TYPES: usize = 56;
 
 /// Where an event's type stands among all: a new type does not compile until it has a place here, and has no place
 /// until [`examples`] has one of it.
@@ -98,6 +98,7 @@ fn place(event: &Event) -> usize {
         Event::Webhook(webhook::Event::Skipped(_)) => 52,
         Event::Webhook(webhook::Event::Deleted(_)) => 53,
         Event::Delivery(delivery::Event::Noted(_)) => 54,
+        Event::LogFormat(log_format::Event::Raised(_)) => 55,
     }
 }
 
@@ -305,7 +306,10 @@ fn examples() -> Vec<Event> {
         tunnel::Event::Deleted(tunnel::TunnelDeleted { reason: DeleteReason::AgentDeleted }),
         tunnel::Event::HealthConfigured(tunnel::HealthConfigured { enabled: true, interval_seconds: 30 }),
         tunnel::Event::Healthy(tunnel::ServiceHealthy {}),
-        tunnel::Event::Unhealthy(tunnel::ServiceUnhealthy { reason: "tcp: connection refused".to_owned() }),
+        tunnel::Event::Unhealthy(tunnel::ServiceUnhealthy {
+            step: Some(tunnel::Step::Tcp),
+            reason: "connection refused".to_owned(),
+        }),
     ];
     let shares = [
         share::Event::Created(share::ShareCreated {
@@ -367,7 +371,12 @@ fn examples() -> Vec<Event> {
             keys: 2,
         }),
     ];
-    let started = node::NodeStarted { node: "hub-1".to_owned(), boot: uuid(20), version: "0.1.0".to_owned() };
+    let started = node::NodeStarted {
+        node: "hub-1".to_owned(),
+        boot: uuid(20),
+        version: "0.1.0".to_owned(),
+        reads_format: Some(2),
+    };
     let mut examples: Vec<Event> = workspaces.map(Event::Workspace).into();
     examples.extend(agents.map(Event::Agent));
     examples.extend(tunnels.map(Event::Tunnel));
@@ -390,6 +399,8 @@ fn examples() -> Vec<Event> {
     })));
     examples.extend(webhooks::webhooks().map(Event::Webhook));
     examples.push(Event::Delivery(delivery::Event::Noted(webhooks::deliveries())));
+    let raised = log_format::LogFormatRaised { format: 2, release: "0.1.0".to_owned() };
+    examples.push(Event::LogFormat(log_format::Event::Raised(raised)));
     examples
 }
 
@@ -508,6 +519,36 @@ fn every_golden_is_still_read() {
 }
 
 #[test]
+fn an_older_version_says_what_the_newest_one_says() {
+    let newest: BTreeMap<&str, Event> =
+        examples().into_iter().map(|event| (event.encode().event_type, event)).collect();
+    let mut older = 0;
+    for ((event_type, version), golden) in goldens() {
+        let example = &newest[event_type.as_str()];
+        if version < example.encode().version {
+            assert_eq!(
+                Event::decode(&event_type, version, &golden).as_ref(),
+                Ok(example),
+                "{event_type}.v{version}"
+            );
+            older += 1;
+        }
+    }
+    assert!(older >= 1, "there are older versions");
+}
+
+#[test]
+fn in_a_log_of_the_first_format_every_event_is_written_in_its_first_version() {
+    for example in examples() {
+        let stored = example.encode_for(log_format::FIRST);
+        let file = format!("{}.v1.json", stored.event_type);
+        assert_eq!(stored.version, 1, "{file}");
+        let golden = fs::read_to_string(folder().join(&file)).unwrap();
+        assert_eq!(pretty(&stored.data), golden, "{file}");
+    }
+}
+
+#[test]
 fn a_golden_with_a_field_of_another_type_is_no_event() {
     for ((event_type, version), golden) in goldens() {
         let value: Value = serde_json::from_str(&golden).unwrap();
@@ -550,11 +591,14 @@ fn only_these_fields_may_be_absent() {
         "delivery.noted.v1 planned",
         "delivery.noted.v1 quietUntil",
         "delivery.noted.v1 replayUpTo",
+        "delivery.noted.v1 skipped",
         "delivery.noted.v1 tried",
         "environment.shared.v1 name",
         "key.created.v1 expiresAt",
         "message.sent.v1 keyId",
         "message.sent.v1 topic",
+        "node.started.v1 readsFormat",
+        "service.unhealthy.v2 step",
         "share.accessed.v1 completions",
         "share.created.v1 allowedMethods",
         "share.created.v1 allowedPaths",
@@ -646,6 +690,7 @@ fn every_word_that_events_use_is_spelled_for_ever() {
     use environment::RevokeReason as V;
     words(&[V::Requested, V::AgentDeleted], "requested agent_deleted");
     words(&[DeleteReason::Requested, DeleteReason::AgentDeleted], "requested agent_deleted");
+    words(&tunnel::Step::ALL, "agent dns tcp udp tls http");
     use RevokeReason as R;
     words(&[R::Requested, R::TunnelDeleted, R::TunnelExpired], "requested tunnel_deleted tunnel_expired");
     use ClaimKind as K;

@@ -20,6 +20,7 @@ use serde_json::json;
 mod autobahn;
 mod neighbours;
 mod peers;
+mod rebuild;
 mod traffic;
 mod workspace;
 
@@ -51,9 +52,10 @@ fn main() {
         ["autobahn", wstest] => autobahn::compare(Path::new(wstest), "*"),
         ["autobahn", wstest, cases] => autobahn::compare(Path::new(wstest), cases),
         ["big-log", data, share_id] => big_log(Path::new(data), share_id),
+        ["rebuild", data, share_id] => rebuild::rebuild(Path::new(data), share_id),
         _ => {
             eprintln!(
-                "usage: bench [traffic | bulk | databases | commands | workspace | neighbours | autobahn WSTEST [CASES] | big-log DATA SHARE-ID]"
+                "usage: bench [traffic | bulk | databases | commands | workspace | neighbours | autobahn WSTEST [CASES] | big-log DATA SHARE-ID | rebuild DATA SHARE-ID]"
             );
             std::process::exit(2);
         }

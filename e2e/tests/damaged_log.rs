@@ -151,6 +151,9 @@ impl Log {
         let verified = self.hub(&["verify"]);
         assert_eq!(verified.status.code(), Some(1), "{what}: {}", shown(&verified));
         assert!(shown(&verified).contains(name), "{what}: it does not name the file: {}", shown(&verified));
+        let told = self.hub(&["verify", "--json"]);
+        let told: serde_json::Value = serde_json::from_slice(&told.stdout).expect("JSON, whatever it says");
+        assert!(told["firstBad"]["position"].is_u64(), "{what}: it does not name the event: {told}");
         let mut serve = e2e::hub::hub_command(&[]);
         serve.args(["serve", "--listen", "127.0.0.1:0", "--edge-listen", "127.0.0.1:0"]);
         let mut served =

@@ -23,6 +23,7 @@ use crate::{
     keyring::Keyring,
     readers::load_routes,
     secrets::{Secret, SecretKind, Seed},
+    upgrade,
 };
 
 /// The workspace that the hub's first start creates.
@@ -46,7 +47,7 @@ impl Core {
     /// Opens a data directory, creating it on first use, and folds the log's facts.
     ///
     /// # Errors
-    /// The directory is in use by another hub, the log is damaged, or the disk says no.
+    /// The directory is in use by another hub, the log is damaged or of a later release, or the disk says no.
     pub async fn open(data: &Path) -> Result<Self> {
         Self::open_at(data, Arc::new(SystemClock)).await
     }
@@ -64,6 +65,7 @@ impl Core {
         let (segments, keyring) = open_log(data)?;
         let log: SharedLog = segments.clone();
         let (routes, routes_position) = load_routes(&log).await.context("while reading the event log")?;
+        upgrade::readable(&routes)?;
         let routes = Arc::new(routes);
         let arbiters = Arbiters::start();
         let deps = Deps { log: log.clone(), routes: Arc::clone(&routes), clock: clock.clone() };

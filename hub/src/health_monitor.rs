@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use domain::{
     ids::{AgentId, TunnelId, WorkspaceId},
     policy::health::Damper,
-    tunnel::{Command, Finding},
+    tunnel::{Command, Finding, Step},
 };
 use parking_lot::Mutex;
 use projections::routes::Routes;
@@ -141,7 +141,7 @@ impl HealthMonitor {
         let found = self.gateway.check(agent, id, LOOK_PATIENCE).await;
         let trouble = match &found {
             Ok(found) => trouble(found),
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some((Some(Step::Agent), error.to_string())),
         };
         if let Ok(found) = found {
             self.kept.note(id, Kind::Health, agent, found);
@@ -153,8 +153,8 @@ impl HealthMonitor {
         };
         let finding = match (verdict, trouble) {
             (Some(true), None) => Finding::Healthy,
-            (Some(false), Some(reason)) => {
-                Finding::Unhealthy { reason: reason.chars().take(REASON_CHARS_MAX).collect() }
+            (Some(false), Some((step, reason))) => {
+                Finding::Unhealthy { step, reason: reason.chars().take(REASON_CHARS_MAX).collect() }
             }
             (Some(_) | None, _) => return,
         };
@@ -179,18 +179,24 @@ impl HealthMonitor {
     }
 }
 
-/// What is wrong with a service, by what its agent found; `None`: it is well.
-fn trouble(found: &Diagnostics) -> Option<String> {
+/// What is wrong with a service, by what its agent found: the step that failed, where one did, and what it showed.
+/// `None`: it is well.
+fn trouble(found: &Diagnostics) -> Option<(Option<Step>, String)> {
     let failed =
         |step: &Option<DiagnosticStep>| step.as_ref().filter(|step| !step.ok).map(|it| it.detail.clone());
     let tls = found.tls.as_ref().filter(|step| !step.ok).map(|step| step.detail.clone());
-    let steps =
-        [("dns", failed(&found.dns)), ("tcp", failed(&found.tcp)), ("udp", failed(&found.udp)), ("tls", tls)];
-    let mut all = steps.into_iter().chain([("http", failed(&found.http))]);
-    let named = all.find_map(|(name, detail)| Some(format!("{name}: {}", detail?)));
+    let steps = [
+        (Step::Dns, failed(&found.dns)),
+        (Step::Tcp, failed(&found.tcp)),
+        (Step::Udp, failed(&found.udp)),
+        (Step::Tls, tls),
+        (Step::Http, failed(&found.http)),
+    ];
+    let named = steps.into_iter().find_map(|(step, detail)| Some((Some(step), detail?)));
+    let answers = |status| (Some(Step::Http), format!("it answers {status}"));
     named
-        .or_else(|| (!found.reachable).then(|| "it does not answer".to_owned()))
-        .or_else(|| server_error(found.http.as_ref()?).map(|status| format!("http: it answers {status}")))
+        .or_else(|| (!found.reachable).then(|| (None, "it does not answer".to_owned())))
+        .or_else(|| server_error(found.http.as_ref()?).map(answers))
 }
 
 /// The status of a status line, from 500 on: the server says itself that it is not well.
@@ -218,14 +224,15 @@ mod tests {
         };
         assert_eq!(trouble(&well), None, "a page that is missing is an answer");
         for (found, expected) in [
-            (Diagnostics { tcp: step(false, "refused"), ..well.clone() }, "tcp: refused"),
+            (Diagnostics { tcp: step(false, "refused"), ..well.clone() }, (Some(Step::Tcp), "refused")),
             (
                 Diagnostics { http: step(true, "HTTP/1.1 503 Service Unavailable"), ..well },
-                "http: it answers 503",
+                (Some(Step::Http), "it answers 503"),
             ),
-            (Diagnostics::default(), "it does not answer"),
+            (Diagnostics::default(), (None, "it does not answer")),
         ] {
-            assert_eq!(trouble(&found).as_deref(), Some(expected));
+            let (at, words) = expected;
+            assert_eq!(trouble(&found), Some((at, words.to_owned())));
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod priority;
 pub mod secrets;
 pub mod telemetry;
+pub mod upgrade;
 
 pub mod event_forms;
 pub mod event_log;

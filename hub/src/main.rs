@@ -34,6 +34,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::Erase(_)
+        | Command::Upgrade(_)
         | Command::Workspace(_)
         | Command::Key(_)
         | Command::Config(_) => TelemetryFormat::Text,
@@ -52,6 +53,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Restore(args) => offline::copies::run_restore(&args).map(|()| ExitCode::SUCCESS),
         Command::Erase(args) => system.block_on(offline::run_erase(args)).map(|()| ExitCode::SUCCESS),
+        Command::Upgrade(args) => system.block_on(offline::run_upgrade(args)).map(|()| ExitCode::SUCCESS),
         Command::Workspace(args) => {
             system.block_on(offline::run_workspace(args.command)).map(|()| ExitCode::SUCCESS)
         }

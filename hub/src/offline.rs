@@ -14,7 +14,7 @@ use crate::{
     event_log::verify::{VerifyFailure, VerifyReport, verify},
     operator::{self, Order},
     readers::rebuild::{self, Progress},
-    settings::{EraseArgs, KeyCommand, Rebuild, Verify, WorkspaceCommand},
+    settings::{EraseArgs, KeyCommand, Rebuild, Upgrade, Verify, WorkspaceCommand},
     telemetry,
 };
 
@@ -181,6 +181,16 @@ pub async fn run_erase(args: EraseArgs) -> Result<()> {
     let EraseArgs { workspace, share, from, until, data } = args;
     let order = Order::Erase { workspace, share, from, until: until.unwrap_or(from) };
     show(&operator::run(existing(&data.path)?, &order).await?);
+    Ok(())
+}
+
+/// `hub upgrade`, of a running hub too.
+///
+/// # Errors
+/// The log cannot be read or takes no writes.
+pub async fn run_upgrade(args: Upgrade) -> Result<()> {
+    let order = Order::Upgrade { finish: args.finish };
+    show(&operator::run(existing(&args.data.path)?, &order).await?);
     Ok(())
 }
 

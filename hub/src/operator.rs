@@ -28,6 +28,7 @@ use crate::{
     core::{Core, not_done},
     erasure::{Erase, EraseError},
     secrets::Secret,
+    upgrade::Upgrade,
 };
 
 pub use client::run;
@@ -65,6 +66,10 @@ pub enum Order {
         share: Option<String>,
         from: Day,
         until: Day,
+    },
+    /// How the log's format stands, or raise it.
+    Upgrade {
+        finish: bool,
     },
     /// Where the log stands: what a backup copies.
     LogExtent {},
@@ -160,6 +165,7 @@ pub async fn execute(core: &Core, order: &Order) -> Result<Vec<String>> {
             })?;
             Ok(vec![format!("[ok] erased from {from} to {until}: {keys} keys destroyed")])
         }
+        Order::Upgrade { finish } => Upgrade::of(core).order(*finish).await,
         Order::LogExtent {} => {
             let extent = core.segments.extent();
             Ok(vec![serde_json::to_string(&extent).context("an extent is plain data")?])

@@ -2,11 +2,13 @@
 //!
 //! Killed between any two lines: what was summed and recorded but not retired is retired by the next look, with the same
 //! statement; what was begun to be removed the next start removes. Views have to be past what goes, so that what they
-//! show is what they counted.
+//! show is what they counted; and webhooks past it too, where it is younger than what they can count on: what is older
+//! and not delivered their couriers leave out, and say so.
 
 use std::{sync::Arc, time::Duration};
 
 use domain::{
+    delivery::AGE_MS_MAX,
     event::Event,
     ids::EventId,
     recorded::{Actor, Families, Family, Recorded, SYSTEM_WORKSPACE, StreamName},
@@ -27,6 +29,7 @@ use crate::{
         segments::{RetireError, Retirement, Segments},
     },
     readers::Views,
+    webhooks::{NoCourier, Webhooks},
 };
 
 /// How often one looks whether something is due: days are what it is about.
@@ -80,6 +83,8 @@ pub enum RetentionError {
     Append(#[from] AppendError),
     #[error("the views are behind what is to go")]
     ViewsBehind,
+    #[error("a webhook's courier does not say what it needs")]
+    NoCourier,
     #[error("more shares and tunnels than one append has room for")]
     TooMany,
     #[error("it was interrupted: {0}")]
@@ -92,6 +97,7 @@ pub struct Retention {
     pub log: SharedLog,
     pub segments: Arc<Segments>,
     pub views: Arc<Views>,
+    pub webhooks: Arc<Webhooks>,
     pub clock: SharedClock,
     pub keep: Keep,
 }
@@ -132,7 +138,7 @@ impl Retention {
         let today = Day::of(self.clock.now());
         let held = self.segments.access_days().map_err(RetireError::Io)?;
         let Some(before) = self.keep.before(today, &held) else { return Ok(None) };
-        let Some(retirement) = self.retirable(before, None).await? else { return Ok(None) };
+        let Some((before, retirement)) = self.released(before).await? else { return Ok(None) };
         self.seen(retirement.up_to).await?;
         let sums = self.sum_up(&retirement, &carried(&recorded, last.as_ref())).await?;
         let revision = u64::try_from(recorded.len()).unwrap_or(u64::MAX);
@@ -140,6 +146,28 @@ impl Retention {
         self.seen(position).await?;
         self.retire(retirement).await?;
         Ok(Some(before))
+    }
+
+    /// What can go of the accesses before a day without a webhook missing it in silence: all of it if every courier is
+    /// past it; else only what is older than webhooks can count on, which couriers then leave out and say so.
+    async fn released(&self, before: Day) -> Result<Option<(Day, Retirement)>, RetentionError> {
+        let nobody = |NoCourier| RetentionError::NoCourier;
+        let Some(all) = self.retirable(before, None).await? else { return Ok(None) };
+        let too_old = Day::of(self.clock.now().plus_ms(-AGE_MS_MAX));
+        let force = before <= too_old;
+        if self.webhooks.let_go(all.up_to, force).await.map_err(nobody)? >= all.up_to {
+            return Ok(Some((before, all)));
+        }
+        if force {
+            tracing::info!(%before, "accesses stay for now: a webhook is being told of some");
+            return Ok(None);
+        }
+        let Some(part) = self.retirable(too_old, None).await? else {
+            tracing::info!(%before, "accesses stay for now: a webhook has not been told of them");
+            return Ok(None);
+        };
+        let free = self.webhooks.let_go(part.up_to, true).await.map_err(nobody)?;
+        Ok((free >= part.up_to).then_some((too_old, part)))
     }
 
     /// Waits until the views have everything up to a position.

@@ -22,7 +22,7 @@ mod guesses;
 mod looking_back;
 
 pub use looking_back::{
-    Backup, Chosen, EraseArgs, EventsArgs, EventsCommand, ExportFormat, Replay, Restore, When,
+    Backup, Chosen, EraseArgs, EventsArgs, EventsCommand, ExportFormat, Replay, Restore, Upgrade, When,
 };
 
 /// A self-hosted hub: reach each other's local services on localhost, hand out public, expiring, restricted links.
@@ -58,6 +58,8 @@ pub enum Command {
     Restore(Restore),
     /// Erase what is personal in records of the past, for ever
     Erase(EraseArgs),
+    /// Show which format the event log is written in, or let this release write its newest
+    Upgrade(Upgrade),
     /// Create or list workspaces, whether the hub runs or not
     Workspace(WorkspaceArgs),
     /// Create, list or revoke API keys of a workspace, whether the hub runs or not
@@ -440,6 +442,7 @@ impl Cli {
             | Command::Backup(_)
             | Command::Restore(_)
             | Command::Erase(_)
+            | Command::Upgrade(_)
             | Command::Workspace(_)
             | Command::Key(_)
             | Command::Config(_) => None,

@@ -18,7 +18,10 @@ use std::{
 use actix_web::web;
 use anyhow::{Context as _, Result};
 use dashmap::DashMap;
-use domain::node::{self, NodeStarted};
+use domain::{
+    log_format,
+    node::{self, NodeStarted},
+};
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -58,6 +61,7 @@ use crate::{
         plan::{self, Plan},
     },
     tunnel_ports::{TunnelPortSettings, TunnelPorts},
+    upgrade::{RELEASE, Upgrade},
     usage::{Usage, UsageRecorder},
     webhooks::Webhooks,
 };
@@ -170,8 +174,12 @@ impl Hub {
         let data = settings.data.path.clone();
         let core = Arc::new(Core::open_at(&data, clock).await?);
         let boot = Uuid::now_v7();
-        let begun =
-            NodeStarted { node: settings.node.clone(), boot, version: env!("CARGO_PKG_VERSION").to_owned() };
+        let begun = NodeStarted {
+            node: settings.node.clone(),
+            boot,
+            version: RELEASE.to_owned(),
+            reads_format: Some(log_format::NEWEST),
+        };
         core.executor
             .node(&settings.node, Who::system("hub"), node::Command::Start(begun))
             .await
@@ -289,8 +297,10 @@ impl Hub {
             Arc::clone(&diagnostics),
         ));
         let own = vec![api_addr, edge_addr];
-        let webhooks =
-            Arc::new(Webhooks::new(webhook_parts(&core, &settings, own)?, data_plane.handle().clone()));
+        let webhooks = Arc::new(Webhooks::new(
+            webhook_parts(&core, &settings, &views, own)?,
+            data_plane.handle().clone(),
+        ));
         let ports = web::Data::new(Ports {
             webhooks: Arc::clone(&webhooks),
             deliveries: views.deliveries(),
@@ -352,7 +362,7 @@ impl Hub {
         tasks.spawn_on(timekeeper.run(stop.clone()), data_plane.handle());
         tasks.spawn_on(limits_file.keep(limiter, stop.clone()), data_plane.handle());
         tasks.spawn_on(health.run(stop.clone()), data_plane.handle());
-        tasks.spawn_on(webhooks.run(stop.clone()), data_plane.handle());
+        tasks.spawn_on(Arc::clone(&webhooks).run(stop.clone()), data_plane.handle());
         let recording = UsageRecorder { usage, log: core.log.clone(), clock: core.clock.clone(), boot };
         tasks.spawn_on(recording.run(stop.clone()), data_plane.handle());
         let keep = Keep { days: settings.access_retention_days, bytes: settings.access_retention_bytes };
@@ -360,10 +370,12 @@ impl Hub {
             log: core.log.clone(),
             segments: Arc::clone(&core.segments),
             views: Arc::clone(&views),
+            webhooks: Arc::clone(&webhooks),
             clock: core.clock.clone(),
             keep,
         };
         tasks.spawn_on(retention.run(stop.clone()), data_plane.handle());
+        tasks.spawn_on(Upgrade::of(&core).run(stop.clone()), data_plane.handle());
         let certificates = tls.certificates();
         if let Some(keeper) = keeper {
             tasks.spawn_on(keeper.run(stop.clone()), data_plane.handle());

@@ -7,6 +7,8 @@ mod crashes;
 mod damage;
 #[path = "event_log_contract/faults.rs"]
 mod faults;
+#[path = "event_log_contract/first_bad.rs"]
+mod first_bad;
 #[path = "event_log_contract/kills.rs"]
 mod kills;
 #[path = "event_log_contract/retirement.rs"]

@@ -212,8 +212,12 @@ impl World {
         id
     }
     pub(crate) fn start_node(&mut self, boot: u8) {
-        let started =
-            NodeStarted { node: "hub-1".to_owned(), boot: id(u128::from(boot)), version: "0.1.0".to_owned() };
+        let started = NodeStarted {
+            node: "hub-1".to_owned(),
+            boot: id(u128::from(boot)),
+            version: "0.1.0".to_owned(),
+            reads_format: None,
+        };
         let system = domain::recorded::SYSTEM_WORKSPACE;
         self.tell::<Node>(&StreamName::node("hub-1"), system, &node::Command::Start(started));
     }

@@ -2,9 +2,11 @@
 //!
 //! Stored events say what their stream does not: `share.revoked` has a reason and no id. Here the stream's id is put
 //! beside the fields. Digests of secrets, and slugs that are as good as a link's token, are left out.
+//! Messages name no version of their data: it has the newest shape, whenever the event was recorded.
 
 use domain::{
     access::{Access, ShareAccessed, Visitor},
+    event,
     ids::{EventId, ShareId},
     recorded::{Family, Personal, Recorded},
 };
@@ -29,18 +31,31 @@ pub fn public(recorded: &Recorded, known: Known<'_>) -> PublicEvent {
         event: recorded.event_type.to_string(),
         timestamp: recorded.recorded_at.to_string(),
         workspace_id: recorded.workspace.to_string(),
-        data: data(recorded, known),
+        data: shown(
+            recorded,
+            event::newest_data(&recorded.event_type, recorded.version, stored(recorded)),
+            known,
+        ),
     }
 }
 
-/// What the event concerns, and its fields.
+/// What the event concerns, and its fields as they were recorded: whoever shows this shows the version too.
 pub fn data(recorded: &Recorded, known: Known<'_>) -> Map<String, Value> {
-    let mut data = match serde_json::from_str(&recorded.data) {
+    shown(recorded, stored(recorded), known)
+}
+
+fn stored(recorded: &Recorded) -> Value {
+    // What cannot be read is not shown.
+    serde_json::from_str(&recorded.data).unwrap_or_default()
+}
+
+fn shown(recorded: &Recorded, data: Value, known: Known<'_>) -> Map<String, Value> {
+    let mut data = match data {
         // What a courier notes is full of the log's own positions, which never leave the hub.
-        Ok(_) if recorded.family() == Family::Deliveries => Map::new(),
-        Ok(Value::Object(fields)) => fields,
-        // No event of ours; what cannot be read is not shown.
-        Ok(_) | Err(_) => Map::new(),
+        _ if recorded.family() == Family::Deliveries => Map::new(),
+        Value::Object(fields) => fields,
+        // No event of ours.
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
     };
     without_secrets(&mut data);
     if let Some((name, id)) = subject(recorded) {

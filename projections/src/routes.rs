@@ -34,6 +34,7 @@ use domain::{
     environment::Environment,
     event::Event,
     ids::{AgentId, CommandId, EnvironmentId, KeyId, MessageId, ShareId, TunnelId, WebhookId, WorkspaceId},
+    log_format::LogFormat,
     message::Message,
     node::Node,
     recorded::{Recorded, StreamName},
@@ -88,6 +89,8 @@ pub struct Routes {
     shares: DashMap<ShareId, Arc<Entry<Share>>>,
     claims: DashMap<StreamName, Arc<Entry<Claim>>>,
     nodes: DashMap<StreamName, Arc<Entry<Node>>>,
+    /// Only ever one.
+    formats: DashMap<StreamName, Arc<Entry<LogFormat>>>,
     environments: DashMap<EnvironmentId, Arc<Entry<Environment>>>,
     /// Those that have not ended.
     environments_by_workspace: DashMap<WorkspaceId, BTreeSet<EnvironmentId>>,
@@ -184,6 +187,9 @@ impl Routes {
             Event::Node(event) => {
                 self.fold(&self.nodes, recorded.stream.clone(), brought, event, |_, _| {});
             }
+            Event::LogFormat(event) => {
+                self.fold(&self.formats, recorded.stream.clone(), brought, event, |_, _| {});
+            }
             Event::AgentCommand(event) => self.apply_command(brought, event),
             Event::Message(event) => self.apply_message(brought, event),
             Event::Environment(event) => self.apply_environment(brought, event),
@@ -218,6 +224,14 @@ impl Routes {
     }
     pub fn node(&self, stream: &StreamName) -> Option<Arc<Entry<Node>>> {
         self.nodes.get(stream).map(|entry| Arc::clone(&entry))
+    }
+    /// The stream of every node that ever started.
+    pub fn nodes(&self) -> Vec<StreamName> {
+        self.nodes.iter().map(|entry| entry.key().clone()).collect()
+    }
+    /// In which format the log is written.
+    pub fn log_format(&self) -> LogFormat {
+        self.formats.get(&StreamName::log_format()).map(|entry| entry.state.clone()).unwrap_or_default()
     }
     /// Every workspace, for the operator's list and for start-up.
     pub fn workspaces(&self) -> Vec<(WorkspaceId, Arc<Entry<Workspace>>)> {

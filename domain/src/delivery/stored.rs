@@ -2,7 +2,8 @@
 
 use super::{
     Answer, BTreeMap, CARRIED_MAX, CARRY_AFTER, DeliveriesNoted, FAILING_IN_A_ROW, FAILING_MS_MAX, GaveUp,
-    Judging, Lane, Message, PENDING_MAX, Planned, Problem, Said, Step, TRIES_HOLDING, Then, Timestamp, Tried,
+    Judging, Lane, Message, PENDING_MAX, Planned, Problem, Said, Source, Step, TRIES_HOLDING, Then,
+    Timestamp, Tried, WebhookSkipped,
 };
 
 /// A message that is not done, and the revision of the event that has it.
@@ -26,6 +27,8 @@ pub struct Backlog {
     pending: BTreeMap<u64, PendingAt>,
     /// What was tried and is not noted yet.
     tried: Vec<Tried>,
+    /// What was left out and is not told yet.
+    skipped: Option<WebhookSkipped>,
     /// Something is different from what the last event says, beside how far it has read.
     changed: bool,
 }
@@ -92,6 +95,52 @@ impl Backlog {
     pub fn replay_from(&mut self, position: u64, head: u64) {
         self.read_up_to(position, position);
         self.replay_up_to = head;
+        self.changed = true;
+    }
+
+    /// Leaves events out that were recorded then. Somebody has to tell: see [`Backlog::untold`].
+    pub fn skip(&mut self, from: Timestamp, to: Timestamp, count: u64) {
+        let skipped = self.skipped.get_or_insert(WebhookSkipped { from, to, count: 0 });
+        skipped.from = skipped.from.min(from);
+        skipped.to = skipped.to.max(to);
+        skipped.count += count;
+        self.changed = true;
+    }
+
+    /// What was left out and is not told. It is to be noted before it is told: then a crash in between neither forgets
+    /// it nor counts anything twice.
+    pub fn untold(&self) -> Option<&WebhookSkipped> {
+        self.skipped.as_ref()
+    }
+
+    /// It was told.
+    pub fn told(&mut self) {
+        self.changed |= self.skipped.take().is_some();
+    }
+
+    /// Messages about accesses up to a position: what they are made from is about to leave the log.
+    pub fn made_from(&self, up_to: u64) -> impl Iterator<Item = &Planned> {
+        self.messages().filter(move |message| match &message.source {
+            Source::Event { .. } => false,
+            Source::Accesses { parts, .. } => parts.iter().any(|part| part.position <= up_to),
+        })
+    }
+
+    /// Gives a message up because what it is made from leaves the log; its content is to be skipped.
+    pub fn let_go(&mut self, sequence: u64, at: Timestamp) {
+        let Some(Planned { delivery_id, tries, .. }) = self.message(sequence).cloned() else { return };
+        let tried = Tried {
+            delivery_id,
+            sequence,
+            number: tries + 1,
+            at,
+            latency_ms: 0,
+            status: None,
+            problem: Some(Problem::SourceLost),
+            then: Then::GivenUp { reason: GaveUp::SourceLost },
+        };
+        self.take_in(&tried);
+        self.tried.push(tried);
         self.changed = true;
     }
 
@@ -258,6 +307,7 @@ impl Backlog {
             floor,
             planned,
             tried: self.tried.clone(),
+            skipped: self.skipped.clone(),
         }
     }
 
@@ -287,6 +337,7 @@ impl Backlog {
         self.failing.clone_from(&noted.failing);
         self.failing_since = noted.failing_since;
         self.quiet_until = noted.quiet_until;
+        self.skipped.clone_from(&noted.skipped);
     }
 }
 

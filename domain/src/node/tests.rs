@@ -4,7 +4,12 @@ use super::*;
 use crate::testing::{given, uuid};
 
 fn started(boot: u128) -> NodeStarted {
-    NodeStarted { node: "hub-1".to_owned(), boot: uuid(boot), version: "0.1.0".to_owned() }
+    NodeStarted {
+        node: "hub-1".to_owned(),
+        boot: uuid(boot),
+        version: "0.1.0".to_owned(),
+        reads_format: None,
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! once it has shown itself often enough ([`crate::policy::health`]).
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Event, Rejection};
 
@@ -22,18 +23,79 @@ pub struct HealthConfigured {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceHealthy {}
 
+/// How far a look at a service came when it failed, in the order in which it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Its agent could not be asked.
+    Agent,
+    Dns,
+    Tcp,
+    Udp,
+    Tls,
+    Http,
+}
+
+impl Step {
+    pub const ALL: [Self; 6] = [Self::Agent, Self::Dns, Self::Tcp, Self::Udp, Self::Tls, Self::Http];
+    /// The word for it, in events and in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Tls => "tls",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// The service does not answer as it should.
+///
+/// Version 1 had the step in its words (`tcp: connection refused`), for readers to take apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceUnhealthy {
+    /// What failed; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
     /// What was found, in words.
     pub reason: String,
+}
+
+/// From version 1: a step in front of the words becomes the step.
+pub(crate) fn unhealthy_from_1(mut old: Value) -> Value {
+    // The steps of a look itself: agents that could not be asked had no word of their own.
+    let looked = Step::ALL.iter().filter(|step| **step != Step::Agent);
+    let found = old["reason"].as_str().and_then(|words| {
+        let (before, after) = words.split_once(": ")?;
+        looked.map(|step| step.name()).find(|name| *name == before).map(|step| (step, after.to_owned()))
+    });
+    if let Some((step, reason)) = found {
+        old["step"] = step.into();
+        old["reason"] = reason.into();
+    }
+    old
+}
+
+/// To version 1, for logs of the first format.
+pub(crate) fn unhealthy_to_1(mut new: Value) -> Value {
+    let step = new.as_object_mut().and_then(|fields| fields.remove("step"));
+    match step.as_ref().and_then(Value::as_str) {
+        Some(step) if step != Step::Agent.name() => {
+            let words = format!("{step}: {}", new["reason"].as_str().unwrap_or_default());
+            new["reason"] = words.into();
+        }
+        Some(_) | None => {}
+    }
+    new
 }
 
 /// What watching a service has shown last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
     Healthy,
-    Unhealthy { reason: String },
+    Unhealthy { step: Option<Step>, reason: String },
 }
 
 /// How a service is watched and what that has shown.
@@ -67,8 +129,8 @@ impl Health {
             (Some(Finding::Healthy), Finding::Healthy)
             | (Some(Finding::Unhealthy { .. }), Finding::Unhealthy { .. }) => vec![],
             (_, Finding::Healthy) => vec![Event::Healthy(ServiceHealthy {})],
-            (_, Finding::Unhealthy { reason }) => {
-                vec![Event::Unhealthy(ServiceUnhealthy { reason: reason.clone() })]
+            (_, Finding::Unhealthy { step, reason }) => {
+                vec![Event::Unhealthy(ServiceUnhealthy { step: *step, reason: reason.clone() })]
             }
         }
     }
@@ -80,3 +142,6 @@ impl Health {
         self.config = Some(config.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -330,7 +330,7 @@ fn watched(enabled: bool, interval_seconds: u32) -> HealthConfigured {
     HealthConfigured { enabled, interval_seconds }
 }
 fn unhealthy(reason: &str) -> Finding {
-    Finding::Unhealthy { reason: reason.to_owned() }
+    Finding::Unhealthy { step: Some(Step::Tcp), reason: reason.to_owned() }
 }
 
 #[test]
@@ -348,18 +348,18 @@ fn a_service_is_watched_every_10_seconds_to_an_hour() {
 
 #[test]
 fn only_a_change_of_health_is_a_fact() {
-    let down = || Event::Unhealthy(ServiceUnhealthy { reason: "tcp: refused".to_owned() });
+    let down = || Event::Unhealthy(ServiceUnhealthy { step: Some(Step::Tcp), reason: "refused".to_owned() });
     let after = active()
         .and([Event::HealthConfigured(watched(true, 30))])
         .when(Command::Find(Finding::Healthy))
         .then([Event::Healthy(ServiceHealthy {})])
         .when(Command::Find(Finding::Healthy))
         .then_nothing()
-        .when(Command::Find(unhealthy("tcp: refused")))
+        .when(Command::Find(unhealthy("refused")))
         .then([down()])
-        .when(Command::Find(unhealthy("tcp: no answer")))
+        .when(Command::Find(unhealthy("no answer")))
         .then_nothing();
-    assert_eq!(after.state().open().unwrap().health.finding, Some(unhealthy("tcp: refused")));
+    assert_eq!(after.state().open().unwrap().health.finding, Some(unhealthy("refused")));
 }
 
 #[test]
@@ -368,5 +368,5 @@ fn nothing_is_found_about_a_service_that_nobody_watches() {
     let off = [Event::HealthConfigured(watched(true, 30)), Event::Healthy(ServiceHealthy {})];
     let off = active().and(off).and([Event::HealthConfigured(watched(false, 30))]);
     assert_eq!(off.state().open().unwrap().health.finding, None, "what was known then says nothing now");
-    off.when(Command::Find(unhealthy("tcp: refused"))).then_nothing();
+    off.when(Command::Find(unhealthy("refused"))).then_nothing();
 }

@@ -90,5 +90,6 @@ pub(super) fn deliveries() -> delivery::DeliveriesNoted {
                 delivery::Then::GivenUp { reason: delivery::GaveUp::Exhausted },
             ),
         ],
+        skipped: Some(webhook::WebhookSkipped { from: at(0), to: at(60), count: 12 }),
     }
 }

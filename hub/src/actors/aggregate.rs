@@ -211,11 +211,12 @@ fn to_append<A: Aggregate>(
     events: &[A::Event],
     deps: &Deps,
 ) -> Append {
+    let format = deps.routes.log_format().format();
     let events = events
         .iter()
         .enumerate()
         .map(|(place, event)| {
-            let encoded = A::into_event(event.clone()).encode();
+            let encoded = A::into_event(event.clone()).encode_for(format);
             NewEvent {
                 id: EventId::new(Uuid::now_v7()),
                 event_type: encoded.event_type,

@@ -14,6 +14,7 @@ use domain::{
         AgentId, CommandId, EnvironmentId, EventId, MessageId, RequestId, ShareId, TunnelId, WebhookId,
         WorkspaceId,
     },
+    log_format::{self, LogFormat},
     message::{self, Message},
     node::{self, Node},
     recorded::{Actor as Author, SYSTEM_WORKSPACE, StreamName},
@@ -100,6 +101,7 @@ struct Inner {
     messages: Directory<Message>,
     environments: Directory<Environment>,
     webhooks: Directory<Webhook>,
+    formats: Directory<LogFormat>,
 }
 
 impl fmt::Debug for Executor {
@@ -128,6 +130,7 @@ impl Executor {
             messages: DashMap::new(),
             environments: DashMap::new(),
             webhooks: DashMap::new(),
+            formats: DashMap::new(),
         }))
     }
 
@@ -255,6 +258,13 @@ impl Executor {
     ) -> Result<Done, ExecuteError<node::Rejection>> {
         self.execute(&self.0.nodes, StreamName::node(name), who, None, command).await
     }
+    pub async fn log_format(
+        &self,
+        who: Who,
+        command: log_format::Command,
+    ) -> Result<Done, ExecuteError<log_format::Rejection>> {
+        self.execute(&self.0.formats, StreamName::log_format(), who, None, command).await
+    }
 
     pub async fn command(
         &self,
@@ -289,6 +299,7 @@ impl Executor {
             + inner.messages.len()
             + inner.environments.len()
             + inner.webhooks.len()
+            + inner.formats.len()
     }
 
     /// Forgets the addresses of aggregates that went to sleep: called by the timekeeper now and then.
@@ -304,6 +315,7 @@ impl Executor {
         inner.messages.retain(|_, addr| addr.connected());
         inner.environments.retain(|_, addr| addr.connected());
         inner.webhooks.retain(|_, addr| addr.connected());
+        inner.formats.retain(|_, addr| addr.connected());
     }
 
     async fn execute<A>(

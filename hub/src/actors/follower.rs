@@ -203,6 +203,7 @@ impl Follower {
             | Event::Environment(_)
             | Event::Retention(_)
             | Event::Delivery(_)
+            | Event::LogFormat(_)
             | Event::Access(_) => {}
         }
     }
@@ -297,6 +298,7 @@ impl Follower {
             | Event::Retention(_)
             | Event::Webhook(_)
             | Event::Delivery(_)
+            | Event::LogFormat(_)
             | Event::Access(_) => vec![],
         }
     }

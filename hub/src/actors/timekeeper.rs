@@ -172,6 +172,7 @@ impl Timekeeper {
             | Event::Retention(_)
             | Event::Webhook(_)
             | Event::Delivery(_)
+            | Event::LogFormat(_)
             | Event::Access(_) => {}
         }
     }

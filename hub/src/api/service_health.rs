@@ -108,15 +108,16 @@ fn open(tunnel: &domain::tunnel::Tunnel, id: TunnelId) -> Result<&Details, ApiEr
 
 fn health(details: &Details) -> HealthStatus {
     let config = details.health.config.as_ref();
-    let (status, reason) = match &details.health.finding {
-        None => ("unknown", None),
-        Some(Finding::Healthy) => ("healthy", None),
-        Some(Finding::Unhealthy { reason }) => ("unhealthy", Some(reason.clone())),
+    let (status, step, reason) = match &details.health.finding {
+        None => ("unknown", None, None),
+        Some(Finding::Healthy) => ("healthy", None, None),
+        Some(Finding::Unhealthy { step, reason }) => ("unhealthy", *step, Some(reason.clone())),
     };
     HealthStatus {
         enabled: config.is_some_and(|config| config.enabled),
         interval_seconds: config.map_or(INTERVAL_S, |config| config.interval_seconds),
         status: status.to_owned(),
+        step: step.map(|step| step.name().to_owned()),
         reason,
     }
 }

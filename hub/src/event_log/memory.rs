@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -40,6 +41,8 @@ pub struct Memory {
     log_id: uuid::Uuid,
     state: Mutex<State>,
     head: watch::Sender<u64>,
+    /// Events that readers of the whole log were given.
+    given: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +71,7 @@ impl Memory {
             log_id: uuid::Uuid::new_v4(),
             state: Mutex::new(State::default()),
             head: watch::Sender::new(0),
+            given: AtomicU64::new(0),
         }
     }
 
@@ -84,6 +88,11 @@ impl Memory {
     /// Refuses every append with this reason until it is `None` again; `writable()` says so.
     pub fn set_unwritable(&self, reason: Option<&str>) {
         self.state.lock().unwritable = reason.map(str::to_owned);
+    }
+
+    /// How many events readers of the whole log were given so far: what they cost.
+    pub fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
     }
 
     /// Everything recorded so far, in order.
@@ -248,7 +257,9 @@ impl EventLog for Memory {
             let state = self.state.lock();
             let skip = usize::try_from(after).unwrap_or(usize::MAX);
             let wanted = state.events.iter().skip(skip).filter(|event| families.contains(event.family()));
-            Ok(wanted.take(limit).cloned().collect())
+            let found: Vec<Recorded> = wanted.take(limit).cloned().collect();
+            self.given.fetch_add(u64::try_from(found.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            Ok(found)
         }
         .boxed()
     }

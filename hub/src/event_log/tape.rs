@@ -12,8 +12,8 @@ use std::{
 use domain::recorded::Recorded;
 
 use super::segments::{
-    Damage, Extent, FROM_THE_START, Found, IdentityError, Lock, LockError, Resume, Start, Step, Walk,
-    all_segments, log_dir, read_identity, read_retired,
+    Damage, Extent, FROM_THE_START, Found, IdentityError, LaterFormat, Lock, LockError, Resume, Start, Step,
+    Walk, all_segments, log_dir, read_identity, read_retired,
 };
 
 /// Why a log cannot be read.
@@ -23,6 +23,9 @@ pub enum TapeError {
     NoLog(PathBuf),
     #[error("the event log's identity is missing or damaged")]
     NoIdentity,
+    /// A later release laid its files.
+    #[error("{0}")]
+    Later(LaterFormat),
     #[error("the event log is damaged: {0}; `hub verify` says more")]
     Damaged(Damage),
     #[error("the event log cannot be read: {0}")]
@@ -52,6 +55,7 @@ impl Tape {
         }
         let log_id = read_identity(data).map_err(|error| match error {
             IdentityError::Missing | IdentityError::Damaged => TapeError::NoIdentity,
+            IdentityError::Later(later) => TapeError::Later(later),
             IdentityError::Io(error) => TapeError::Io(error.to_string()),
         })?;
         Ok(Self { data: data.to_owned(), log_id, start: FROM_THE_START, seen: 0, retired: 0 })

@@ -110,6 +110,7 @@ pub fn verify(data: &Path, expected_head: Option<&str>) -> Result<VerifyReport, 
     let log_id = read_identity(data).map_err(|error| match error {
         IdentityError::Missing => cannot("the log's identity is missing"),
         IdentityError::Io(error) => cannot(error),
+        IdentityError::Later(later) => cannot(later),
         IdentityError::Damaged => {
             VerifyFailure::Bad(plain(log_dir(data).join("identity"), 0, "it is damaged"))
         }

@@ -16,6 +16,7 @@ use super::{events::note_workspace, say};
 use crate::{
     event_log::tape::Tape,
     settings::{Replay, When},
+    upgrade,
 };
 
 /// Where the replay stopped.
@@ -53,6 +54,7 @@ pub fn run(args: &Replay) -> Result<()> {
         }
         ControlFlow::Continue(())
     })?;
+    upgrade::readable(&routes)?;
     let known = names.iter().find(|(id, _)| is_meant(&names, **id));
     let (workspace, name) = known
         .with_context(|| format!("no workspace `{}` at that moment", args.workspace))

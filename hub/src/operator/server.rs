@@ -166,6 +166,7 @@ async fn execute_in_turn(core: &Core, turn: &Mutex<()>, order: &Order) -> Reply 
                 Order::KeyList { .. } => "key list",
                 Order::KeyRevoke { .. } => "key revoke",
                 Order::Erase { .. } => "erase",
+                Order::Upgrade { .. } => "upgrade",
                 Order::LogExtent {} => "backup",
             };
             tracing::info!(command, "the operator's command was executed");

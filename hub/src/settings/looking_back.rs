@@ -215,6 +215,24 @@ pub struct Restore {
     pub data: DataDir,
 }
 
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+A release reads the shapes of events that it will write, and writes them when no older release has read the log for a day:
+until then one can go back. Afterwards an older release refuses to start and names the one to use.
+
+Examples:
+  hub upgrade                   how the log stands
+  hub upgrade --finish          write the newest shapes from now on
+
+Exit codes: 0 done, 1 not done")]
+pub struct Upgrade {
+    /// Do not wait for the day: older releases do not read the log any more
+    #[arg(long)]
+    pub finish: bool,
+    #[command(flatten)]
+    pub data: DataDir,
+}
+
 fn moment(text: &str) -> Result<domain::time::Timestamp, String> {
     text.parse().map_err(|error: domain::time::InvalidTimestamp| error.to_string())
 }

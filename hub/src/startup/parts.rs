@@ -27,10 +27,12 @@ use crate::{
         self, Gateway,
         acceptor::{self, AcceptorSettings, Speech},
     },
+    readers::Views,
     settings::Settings,
     tls::Tls,
     webhooks::{
         self,
+        behind::Index,
         message::Messages,
         sending::{Network, Reach},
         signature::Secrets,
@@ -87,6 +89,7 @@ pub(super) fn recorder(core: &Core, settings: &Settings, boot: Uuid) -> Result<R
 pub(super) fn webhook_parts(
     core: &Core,
     settings: &Settings,
+    views: &Views,
     own: Vec<SocketAddr>,
 ) -> Result<webhooks::Parts> {
     let secret = |name| core.keyring.secret(name).with_context(|| format!("while making the key of {name}"));
@@ -105,6 +108,7 @@ pub(super) fn webhook_parts(
         secrets: Secrets::new(&secret("webhook-secrets")?),
         post: Box::new(Network::new(reach, &trust)),
         schedule: settings.webhook_retry_schedule.clone(),
+        index: Some(Index { audit: views.audit(), audited: views.audited() }),
     })
 }
 

@@ -22,8 +22,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    behind::{Behind, Index},
     message::{Messages, NoBody},
     reading::{ROOM_NEEDED, Read, Reading},
+    recent::Recent,
     sending::{Outgoing, Post, Reply},
     signature::{self, Secrets, SigningKey},
     stored,
@@ -35,8 +37,8 @@ use crate::{
     secrets::random_bytes,
 };
 
-/// After a wake-up, how long to let more events gather: one event of the deliveries stands for all of them.
-const GATHER: Duration = Duration::from_millis(20);
+mod leaving;
+
 /// The least time between two tries of one webhook: a backlog of 10,000 messages takes a hundred seconds.
 pub(super) const GAP: Duration = Duration::from_millis(10);
 /// Messages about one share are at least so far apart.
@@ -65,13 +67,28 @@ pub struct Parts {
     pub secrets: Secrets,
     pub post: Box<dyn Post>,
     pub schedule: Schedule,
+    /// Where couriers that are far behind find what concerns them; without one they read everything.
+    pub index: Option<Index>,
 }
 
 /// What somebody asks of a courier. Answered when it is in the log.
 #[derive(Debug)]
 pub(super) enum Order {
-    Redeliver { message: Message, reply: oneshot::Sender<()> },
-    Replay { position: u64, reply: oneshot::Sender<()> },
+    Redeliver {
+        message: Message,
+        reply: oneshot::Sender<()>,
+    },
+    Replay {
+        position: u64,
+        reply: oneshot::Sender<()>,
+    },
+    /// Accesses up to a position are about to leave the log. Answers up to where this courier needs none; with `force` that
+    /// is all of them, and what was not delivered is recorded as skipped.
+    LetGo {
+        up_to: u64,
+        force: bool,
+        reply: oneshot::Sender<u64>,
+    },
 }
 
 /// How a courier is reached.
@@ -116,17 +133,15 @@ pub(super) struct Courier {
     disable: Option<DisableReason>,
     /// The last look at the log found nothing, and there is no news since.
     read_all: bool,
-    /// No look at the log before that: more may come.
-    gather_until: Instant,
     /// When to look at the log again: accesses wait for their second.
     look_at: Option<Timestamp>,
     _fail_fast: FailFast,
 }
 
 /// Works until the webhook is deleted or the hub stops.
-pub(super) async fn run(id: WebhookId, parts: Arc<Parts>, mut ears: Ears) {
+pub(super) async fn run(id: WebhookId, parts: Arc<Parts>, recent: Arc<Recent>, mut ears: Ears) {
     loop {
-        let trouble = match Courier::start(id, &parts).await {
+        let trouble = match Courier::start(id, &parts, &recent).await {
             Ok(Some(courier)) => courier.work(&mut ears).await,
             Ok(None) => return,
             Err(trouble) => Err(trouble),
@@ -147,13 +162,15 @@ pub(super) async fn run(id: WebhookId, parts: Arc<Parts>, mut ears: Ears) {
 }
 
 impl Courier {
-    async fn start(id: WebhookId, parts: &Arc<Parts>) -> Result<Option<Self>, Trouble> {
+    async fn start(id: WebhookId, parts: &Arc<Parts>, recent: &Arc<Recent>) -> Result<Option<Self>, Trouble> {
         let known = stored::read(&parts.log, id).await.map_err(|error| Trouble::Log(error.to_string()))?;
         let Some(known) = known else { return Ok(None) };
+        let behind = Behind::new(parts.log.clone(), parts.index.clone(), known.workspace);
+        let seat = recent.seat(known.workspace);
         Ok(Some(Self {
             id,
             parts: Arc::clone(parts),
-            reading: Reading::new(id, known.workspace, parts.log.clone(), known.webhook),
+            reading: Reading::new(id, seat, behind, known.webhook),
             backlog: known.backlog,
             revision: known.revision,
             trying: None,
@@ -162,14 +179,15 @@ impl Courier {
             unnoted_since: None,
             disable: known.disable,
             read_all: false,
-            gather_until: Instant::now(),
             look_at: None,
             _fail_fast: FailFast("courier"),
         }))
     }
 
     async fn work(mut self, ears: &mut Ears) -> Result<(), Trouble> {
-        let mut head = self.parts.log.head();
+        let mut news = self.reading.seat.news.clone();
+        // What was left out before a crash.
+        self.tell_skipped().await?;
         loop {
             if ears.stop.is_cancelled() {
                 return self.end().await;
@@ -178,7 +196,7 @@ impl Courier {
             self.settle_disabling().await?;
             if !self.read_all {
                 // Before the look: what comes after this is news.
-                head.mark_unchanged();
+                news.mark_unchanged();
             }
             self.read(active).await?;
             let step = self.begin(active).await?;
@@ -194,14 +212,7 @@ impl Courier {
                 reply = replied(&mut self.trying) => self.take(reply).await?,
                 Some(order) = ears.orders.recv() => self.obey(order).await?,
                 () = ears.changed.notified() => self.read_all = false,
-                changed = news(&mut head, wants_news) => {
-                    if changed.is_err() {
-                        // The log is closed: the hub is stopping.
-                        return Ok(());
-                    }
-                    self.read_all = false;
-                    self.gather_until = Instant::now() + GATHER;
-                }
+                () = heard(&mut news, wants_news) => self.read_all = false,
                 () = sleep_until(wake_at) => {}
             }
         }
@@ -223,9 +234,6 @@ impl Courier {
 
     /// Reads on and plans, as long as there is room.
     async fn read(&mut self, active: bool) -> Result<(), Trouble> {
-        if Instant::now() < self.gather_until {
-            return Ok(());
-        }
         let now = self.parts.clock.now();
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
@@ -234,8 +242,10 @@ impl Courier {
         while active && !self.read_all && self.look_at.is_none() && self.backlog.room() >= ROOM_NEEDED {
             let read = self.reading.read_on(&mut self.backlog, now).await;
             let read = read.map_err(|error| Trouble::Log(error.to_string()))?;
-            if let Some(skipped) = self.reading.take_skipped(&read) {
-                self.tell(Command::Skip(skipped)).await?;
+            // What is too old is told when nothing is known behind it, or something that is not too old: once for all of it.
+            match read {
+                Read::More(0) => {}
+                Read::More(_) | Read::Nothing | Read::Wait(_) => self.tell_skipped().await?,
             }
             match read {
                 Read::More(_) => {}
@@ -352,6 +362,13 @@ impl Courier {
 
     async fn obey(&mut self, order: Order) -> Result<(), Trouble> {
         let reply = match order {
+            Order::LetGo { up_to, force, reply } => {
+                let free = self.let_go(up_to, force).await?;
+                self.note().await?;
+                // Who asked may have gone.
+                let _ = reply.send(free);
+                return Ok(());
+            }
             Order::Redeliver { message, reply } => {
                 let known = self.backlog.messages().any(|it| it.delivery_id == message.delivery_id);
                 if !known {
@@ -415,9 +432,6 @@ impl Courier {
             Duration::from_millis(span.max(1)).min(SLEEP_MAX)
         };
         let mut wake_at = Instant::now() + SLEEP_MAX;
-        if Instant::now() < self.gather_until {
-            wake_at = self.gather_until;
-        }
         if let Some(at) = self.look_at {
             wake_at = wake_at.min(Instant::now() + in_ms(at));
         }
@@ -443,8 +457,12 @@ async fn replied(trying: &mut Option<Trying>) -> Result<Reply, NoBody> {
     }
 }
 
-async fn news(head: &mut watch::Receiver<u64>, wanted: bool) -> Result<(), watch::error::RecvError> {
-    if wanted { head.changed().await } else { std::future::pending().await }
+/// When something happens in the courier's workspace; never, when that is not wanted.
+async fn heard(news: &mut watch::Receiver<u64>, wanted: bool) {
+    // The sender stays as long as the courier has its seat.
+    if !wanted || news.changed().await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// What a message is known by.

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`courier`] | reads the log for one webhook, sends one message at a time, notes what came of it |
 //! | `reading` | which events become which messages, in the log's order |
+//! | `recent` | what is new, read once for all couriers and sorted by workspace |
+//! | [`behind`] | what a courier reads that is far behind the others |
 //! | `stored` | a courier's state: events of `deliveries-<webhook>` |
 //! | [`message`] | a message's body, made from the log |
 //! | [`signature`] | secrets and what is signed with them |
@@ -29,10 +31,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub mod behind;
 pub mod courier;
 pub mod message;
 pub mod places;
 mod reading;
+mod recent;
 #[cfg(test)]
 mod rig;
 pub mod sending;
@@ -41,9 +45,10 @@ mod stored;
 
 pub use courier::Parts;
 use courier::{Ears, Order};
+use recent::Recent;
 use sending::Reply;
 
-/// The most webhooks of one workspace: each has a courier that reads the log.
+/// The most webhooks of one workspace: each has a courier, and messages of its own.
 pub const WEBHOOKS_MAX: usize = 100;
 /// Orders that wait for one courier; further ones are refused.
 const ORDERS_MAX: usize = 64;
@@ -60,6 +65,7 @@ pub struct NoCourier;
 #[derive(Debug)]
 pub struct Webhooks {
     parts: Arc<Parts>,
+    recent: Arc<Recent>,
     couriers: Mutex<HashMap<WebhookId, Reached>>,
     runtime: Handle,
     tasks: TaskTracker,
@@ -77,6 +83,7 @@ struct Reached {
 impl Webhooks {
     pub fn new(parts: Parts, runtime: Handle) -> Self {
         Self {
+            recent: Arc::new(Recent::new(parts.log.clone())),
             parts: Arc::new(parts),
             couriers: Mutex::default(),
             runtime,
@@ -87,6 +94,7 @@ impl Webhooks {
 
     /// Works until it is told to stop: every webhook has its courier, also what was created before this start.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        self.tasks.spawn_on(Arc::clone(&self.recent).run(self.stop.clone()), &self.runtime);
         for (id, _) in self.parts.routes.all_webhooks() {
             self.follow(id);
         }
@@ -116,7 +124,8 @@ impl Webhooks {
         let (orders, heard) = mpsc::channel(ORDERS_MAX);
         let changed = Arc::<Notify>::default();
         let ears = Ears { orders: heard, changed: Arc::clone(&changed), stop: self.stop.clone() };
-        let task = self.tasks.spawn_on(courier::run(id, Arc::clone(&self.parts), ears), &self.runtime);
+        let courier = courier::run(id, Arc::clone(&self.parts), Arc::clone(&self.recent), ears);
+        let task = self.tasks.spawn_on(courier, &self.runtime);
         couriers.insert(id, Reached { orders, changed, task: task.abort_handle() });
     }
 
@@ -186,11 +195,27 @@ impl Webhooks {
         self.order(id, |reply| Order::Replay { position, reply }).await
     }
 
-    async fn order(
+    /// Accesses up to a position are about to leave the log: up to where no webhook needs them any more. With `force`
+    /// every courier leaves out what it has not delivered of them, and that is recorded as `webhook.skipped`; then the
+    /// answer is less only where a message is on its way.
+    ///
+    /// # Errors
+    /// [`NoCourier`]: somebody may need all of them.
+    pub async fn let_go(&self, up_to: u64, force: bool) -> Result<u64, NoCourier> {
+        let mut free = up_to;
+        for (id, entry) in self.parts.routes.all_webhooks() {
+            if entry.state.live().is_some() {
+                free = free.min(self.order(id, |reply| Order::LetGo { up_to, force, reply }).await?);
+            }
+        }
+        Ok(free)
+    }
+
+    async fn order<T>(
         &self,
         id: WebhookId,
-        order: impl FnOnce(oneshot::Sender<()>) -> Order,
-    ) -> Result<(), NoCourier> {
+        order: impl FnOnce(oneshot::Sender<T>) -> Order,
+    ) -> Result<T, NoCourier> {
         self.follow(id);
         let orders = self.couriers.lock().get(&id).map(|reached| reached.orders.clone()).ok_or(NoCourier)?;
         let (reply, answer) = oneshot::channel();

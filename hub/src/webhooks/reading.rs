@@ -3,23 +3,31 @@
 //! Facts become a message each. Accesses of one share are gathered, at most a hundred to a message and one message a second;
 //! a share that is used more than that has its messages wait for their seconds, and holds nobody. What the webhook's own
 //! facts change counts for the events after them and for none before.
+//!
+//! What is new it finds where it was read for everybody ([`super::recent`]); what is further back it asks the audit's
+//! index for ([`super::behind`]), or reads the log itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use domain::{
-    access::{self, ShareAccessed},
     aggregate::Aggregate as _,
     delivery::{ACCESSES_MAX, AGE_MS_MAX, Backlog, Lane, Message, Part, Source},
-    event::Event,
     ids::{DeliveryId, EventId, ShareId, WebhookId, WorkspaceId},
     public_events,
-    recorded::{Families, Family, Recorded, StreamName},
+    recorded::StreamName,
     time::Timestamp,
-    webhook::{Event as WebhookEvent, Webhook, WebhookSkipped},
+    webhook::{Event as WebhookEvent, Webhook},
 };
 use uuid::Uuid;
 
-use crate::event_log::{ReadError, SharedLog};
+use super::{
+    behind::Behind,
+    recent::{Fact, Page, Seat, Visits},
+};
+use crate::event_log::ReadError;
 
 /// Facts read at once.
 const FACTS: usize = 250;
@@ -31,19 +39,21 @@ pub(super) const ROOM_NEEDED: usize = 500;
 const ACCESSES_WAITING_MAX: usize = 300;
 /// A share's accesses are sent at most so often (milliseconds).
 const PACE_MS: i64 = 1_000;
+/// How often, and how long, to wait for what is read for everybody.
+const LOOKS_MAX: usize = 100;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// Reads the log for one webhook.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) workspace: WorkspaceId,
     own: StreamName,
-    log: SharedLog,
+    pub(super) seat: Seat,
+    behind: Behind,
     /// The webhook as of the place that is reached: its filter then.
     pub(super) webhook: Webhook,
     /// When the next message about a share may be sent.
     due: HashMap<ShareId, Timestamp>,
-    /// Events that were too old, and are not told yet.
-    skipped: Option<WebhookSkipped>,
 }
 
 /// What came of a look at the log.
@@ -57,10 +67,19 @@ pub(super) enum Read {
     Wait(Timestamp),
 }
 
+/// Which accesses a step is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// None while too many messages of accesses wait.
+    WithRoom,
+    /// All: they become no messages.
+    All,
+}
+
 /// One step of a reading.
 struct Batch {
-    facts: Vec<Recorded>,
-    accesses: Vec<Recorded>,
+    facts: Vec<Fact>,
+    accesses: Vec<Visits>,
     /// Everything up to here is in it.
     facts_to: u64,
     accesses_to: u64,
@@ -75,9 +94,9 @@ struct Gathered {
 }
 
 impl Reading {
-    pub(super) fn new(id: WebhookId, workspace: WorkspaceId, log: SharedLog, webhook: Webhook) -> Self {
+    pub(super) fn new(id: WebhookId, seat: Seat, behind: Behind, webhook: Webhook) -> Self {
         let own = StreamName::webhook(id);
-        Self { workspace, own, log, webhook, due: HashMap::new(), skipped: None }
+        Self { workspace: behind.workspace(), own, seat, behind, webhook, due: HashMap::new() }
     }
 
     fn matches(&self, event_type: &str) -> bool {
@@ -86,40 +105,34 @@ impl Reading {
 
     /// Reads on, and plans what it finds.
     pub(super) async fn read_on(&mut self, backlog: &mut Backlog, now: Timestamp) -> Result<Read, ReadError> {
-        // Before the questions: what is appended meanwhile is for the next time.
-        let head = *self.log.head().borrow();
-        let batch = self.batch(backlog, head).await?;
+        let batch = self.batch(backlog, Wanted::WithRoom).await?;
         if let Some(until) = self.paced(&batch.accesses, now) {
             return Ok(Read::Wait(until));
         }
         let too_old = now.plus_ms(-AGE_MS_MAX);
         let replayed = backlog.replay_up_to;
-        let is_old = |recorded: &Recorded| recorded.recorded_at < too_old && recorded.position > replayed;
+        let is_old = |recorded_at: Timestamp, position: u64| recorded_at < too_old && position > replayed;
         let mut found: Vec<(u64, Message)> = Vec::new();
-        for recorded in &batch.facts {
-            if recorded.workspace != self.workspace {
-                continue;
-            }
+        for fact in &batch.facts {
             // What is replayed is judged by the webhook as it is now: it has seen its own past.
-            let told_anyway = recorded.position > replayed && self.note_own(recorded);
-            if !told_anyway && !self.matches(&recorded.event_type) {
+            let told_anyway = fact.position > replayed && self.note_own(fact);
+            if !told_anyway && !self.matches(&fact.event_type) {
                 continue;
             }
-            if is_old(recorded) {
-                self.skip(recorded.recorded_at, 1);
+            if is_old(fact.recorded_at, fact.position) {
+                backlog.skip(fact.recorded_at, fact.recorded_at, 1);
                 continue;
             }
-            let source = Source::Event { position: recorded.position };
-            found.push((recorded.position, message(recorded.id, &recorded.event_type, source, now)));
+            let source = Source::Event { position: fact.position };
+            found.push((fact.position, message(fact.id, &fact.event_type, source, now)));
         }
         let mut gathered: BTreeMap<ShareId, Gathered> = BTreeMap::new();
-        for recorded in &batch.accesses {
-            let Some(accessed) = self.of_workspace(recorded) else { continue };
-            if is_old(recorded) {
-                self.skip(recorded.recorded_at, accessed.accesses.len());
+        for visits in &batch.accesses {
+            if is_old(visits.recorded_at, visits.position) {
+                backlog.skip(visits.recorded_at, visits.recorded_at, counted(visits.count));
                 continue;
             }
-            gathered.entry(accessed.share_id).or_default().add(recorded.position, accessed.accesses.len());
+            gathered.entry(visits.share).or_default().add(visits.position, visits.count);
         }
         for (share, gathered) in gathered {
             let mut due = self.due.get(&share).copied().unwrap_or(now).max(now);
@@ -140,26 +153,93 @@ impl Reading {
         }
         let moved = (batch.facts_to, batch.accesses_to) != (backlog.facts_after, backlog.accesses_after);
         backlog.read_up_to(batch.facts_to, batch.accesses_to);
-        let is_more = planned > 0 || !batch.facts.is_empty() || !batch.accesses.is_empty();
-        Ok(if is_more && moved { Read::More(planned) } else { Read::Nothing })
+        Ok(if moved { Read::More(planned) } else { Read::Nothing })
     }
 
-    /// Events that were left out and are to be told now: none is known behind them, or one that is not too old.
-    pub(super) fn take_skipped(&mut self, read: &Read) -> Option<WebhookSkipped> {
-        match read {
-            Read::More(0) => None,
-            Read::More(_) | Read::Nothing | Read::Wait(_) => self.skipped.take(),
+    /// Leaves out what is behind the place up to a position, because it leaves the log: everything up to there is older
+    /// than a webhook can count on. What its filter passes is counted.
+    pub(super) async fn let_go(&mut self, backlog: &mut Backlog, up_to: u64) -> Result<(), ReadError> {
+        let mut looks = 0;
+        while backlog.accesses_after < up_to {
+            let mut batch = self.batch(backlog, Wanted::All).await?;
+            batch.facts.retain(|fact| fact.position <= up_to);
+            batch.accesses.retain(|visits| visits.position <= up_to);
+            for fact in &batch.facts {
+                if self.note_own(fact) || self.matches(&fact.event_type) {
+                    backlog.skip(fact.recorded_at, fact.recorded_at, 1);
+                }
+            }
+            for visits in &batch.accesses {
+                backlog.skip(visits.recorded_at, visits.recorded_at, counted(visits.count));
+            }
+            let places = (
+                batch.facts_to.min(up_to).max(backlog.facts_after),
+                batch.accesses_to.min(up_to).max(backlog.accesses_after),
+            );
+            if places == (backlog.facts_after, backlog.accesses_after) {
+                // What is read for everybody is not as far as the log, for a moment.
+                looks += 1;
+                if looks > LOOKS_MAX {
+                    return Err(ReadError::Unavailable("what is new is not read".to_owned()));
+                }
+                tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            }
+            backlog.read_up_to(places.0, places.1);
+        }
+        Ok(())
+    }
+
+    /// When the accesses that a message is made from were recorded, the first and the last, and how many it tells.
+    pub(super) async fn span_of(
+        &self,
+        parts: &[Part],
+    ) -> Result<Option<(Timestamp, Timestamp, u64)>, ReadError> {
+        let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(None) };
+        let (first, last) =
+            (self.behind.visits_at(first.position).await?, self.behind.visits_at(last.position).await?);
+        let count = parts.iter().map(|part| u64::from(part.count)).sum();
+        let (Some(first), Some(last)) = (first.or(last), last.or(first)) else { return Ok(None) };
+        Ok(Some((first.recorded_at, last.recorded_at, count)))
+    }
+
+    /// Whether accesses behind the place may have to be told, now or once the webhook is active again.
+    pub(super) async fn wants_accesses(&self) -> Result<bool, ReadError> {
+        if self.matches(public_events::ACCESSED) {
+            return Ok(true);
+        }
+        let own = self.behind.of_stream(&self.own).await?;
+        Ok(own.iter().any(|event| match event {
+            WebhookEvent::Updated(updated) => {
+                updated.events.as_ref().is_some_and(|filter| filter.matches(public_events::ACCESSED))
+            }
+            WebhookEvent::Created(_)
+            | WebhookEvent::Disabled(_)
+            | WebhookEvent::Enabled(_)
+            | WebhookEvent::SecretRotated(_)
+            | WebhookEvent::Skipped(_)
+            | WebhookEvent::Deleted(_) => false,
+        }))
+    }
+
+    async fn facts(&self, after: u64) -> Result<Page<Fact>, ReadError> {
+        match self.seat.facts(after, FACTS) {
+            Some(page) => Ok(page),
+            None => self.behind.facts(after, FACTS, &self.own, |name| self.matches(name)).await,
         }
     }
 
-    async fn batch(&self, backlog: &Backlog, head: u64) -> Result<Batch, ReadError> {
+    async fn visits(&self, after: u64) -> Result<Page<Visits>, ReadError> {
+        match self.seat.visits(after, PACKED) {
+            Some(page) => Ok(page),
+            None => self.behind.visits(after, PACKED).await,
+        }
+    }
+
+    async fn batch(&self, backlog: &Backlog, wanted: Wanted) -> Result<Batch, ReadError> {
         let (facts_after, accesses_after) = (backlog.facts_after, backlog.accesses_after);
-        let mut facts = self.log.read_all(facts_after, Families::only(Family::Facts), FACTS).await?;
-        let mut facts_to = facts.last().map_or(head, |last| last.position).max(facts_after);
+        let Page { items: mut facts, to: mut facts_to } = self.facts(facts_after).await?;
         // A change of the filter ends the step: what follows is read with the new one.
-        let own_change =
-            facts.iter().position(|it| it.stream == self.own && it.event_type.as_ref() == "webhook.updated");
-        if let Some(place) = own_change {
+        if let Some(place) = facts.iter().position(|it| self.is_own_change(it)) {
             facts.truncate(place + 1);
             facts_to = facts[place].position;
         }
@@ -173,12 +253,11 @@ impl Reading {
         }
         let is_of_accesses =
             |message: &domain::delivery::Planned| matches!(message.source, Source::Accesses { .. });
-        if backlog.messages().filter(|it| is_of_accesses(it)).count() >= ACCESSES_WAITING_MAX {
+        let waiting = || backlog.messages().filter(|it| is_of_accesses(it)).count();
+        if wanted == Wanted::WithRoom && waiting() >= ACCESSES_WAITING_MAX {
             return Ok(Batch { facts, accesses: Vec::new(), facts_to, accesses_to: accesses_after });
         }
-        let mut accesses =
-            self.log.read_all(accesses_after, Families::only(Family::Accesses), PACKED).await?;
-        let accesses_to = accesses.last().map_or(head, |last| last.position).max(accesses_after);
+        let Page { items: mut accesses, to: accesses_to } = self.visits(accesses_after).await?;
         // Neither of the two runs ahead of the other, so that messages come in the order of the log. Accesses that were
         // left behind by facts catch up alone.
         let both_to = if accesses_to < facts_after { facts_after } else { facts_to.min(accesses_to) };
@@ -190,45 +269,32 @@ impl Reading {
 
     /// Until when to wait for a share's second, where that comes soon: then everything goes in order. A share that is
     /// used too much is not waited for.
-    fn paced(&self, accesses: &[Recorded], now: Timestamp) -> Option<Timestamp> {
+    fn paced(&self, accesses: &[Visits], now: Timestamp) -> Option<Timestamp> {
         if self.due.is_empty() {
             return None;
         }
-        let shares = accesses.iter().filter_map(|it| Some(self.of_workspace(it)?.share_id));
-        let due = shares.filter_map(|share| self.due.get(&share)).copied();
+        let due = accesses.iter().filter_map(|visits| self.due.get(&visits.share)).copied();
         due.filter(|due| *due > now && *due <= now.plus_ms(PACE_MS)).max()
     }
 
-    /// What a packed event of the webhook's workspace says; completions say nothing new.
-    fn of_workspace(&self, recorded: &Recorded) -> Option<ShareAccessed> {
-        if recorded.workspace != self.workspace || recorded.event_type.as_ref() != public_events::ACCESSED {
-            return None;
-        }
-        match recorded.event() {
-            Ok(Event::Access(access::Event::Accessed(accessed))) => {
-                Some(accessed).filter(|it| !it.accesses.is_empty())
-            }
-            Ok(_) | Err(_) => None,
-        }
+    fn own<'a>(&self, fact: &'a Fact) -> Option<&'a WebhookEvent> {
+        fact.of_webhook.as_deref().filter(|(stream, _)| *stream == self.own).map(|(_, event)| event)
+    }
+
+    fn is_own_change(&self, fact: &Fact) -> bool {
+        matches!(self.own(fact), Some(WebhookEvent::Updated(_)))
     }
 
     /// Remembers what a fact says of the webhook itself; whether the webhook is told, whatever its filter.
-    fn note_own(&mut self, recorded: &Recorded) -> bool {
-        if recorded.stream != self.own {
-            return false;
-        }
-        let Ok(Event::Webhook(event)) = recorded.event() else { return false };
-        self.webhook.evolve(&event);
+    fn note_own(&mut self, fact: &Fact) -> bool {
+        let Some(event) = self.own(fact) else { return false };
+        self.webhook.evolve(event);
         matches!(event, WebhookEvent::Skipped(_))
     }
+}
 
-    fn skip(&mut self, at: Timestamp, count: usize) {
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
-        let skipped = self.skipped.get_or_insert(WebhookSkipped { from: at, to: at, count: 0 });
-        skipped.to = skipped.to.max(at);
-        skipped.from = skipped.from.min(at);
-        skipped.count += count;
-    }
+fn counted(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 impl Gathered {

@@ -186,6 +186,7 @@ impl Rig {
             secrets: self.secrets(),
             post: Box::new(self.receiver.clone()),
             schedule: self.schedule.clone(),
+            index: None,
         }
     }
 
@@ -223,18 +224,26 @@ impl Rig {
     }
 
     pub(super) async fn webhook(&self, n: u128, types: &[&str]) -> WebhookId {
+        self.webhook_in(self.workspace, n, types).await
+    }
+
+    pub(super) async fn webhook_in(&self, workspace: WorkspaceId, n: u128, types: &[&str]) -> WebhookId {
         let id = WebhookId::new(Uuid::from_u128(n));
         let types: Vec<String> = types.iter().map(|it| (*it).to_owned()).collect();
         let created = WebhookCreated {
             webhook_id: id,
-            workspace_id: self.workspace,
+            workspace_id: workspace,
             url: format!("https://{n}.example/hook"),
             events: Filter::parse(&types).unwrap(),
             description: None,
             is_active: true,
             draw: Uuid::from_u128(40),
         };
-        self.tell(id, Command::Create(Box::new(created))).await;
+        let create = Command::Create(Box::new(created));
+        self.executor.webhook(id, Who::hub(workspace, "test"), create).await.unwrap();
+        if let Some((webhooks, ..)) = &self.running {
+            webhooks.follow(id);
+        }
         id
     }
 

@@ -40,13 +40,11 @@ pub(super) async fn read(log: &SharedLog, id: WebhookId) -> Result<Option<Known>
     let mut backlog = Backlog::starting_after(first.position);
     let mut gone_at = None;
     if last > 0 {
-        let floor = match log.read_stream(&stream, last, 1).await?.first().and_then(noted) {
-            Some(noted) => noted.floor,
-            None => 1,
-        };
+        let newest = log.read_stream(&stream, last, 1).await?;
+        let floor = newest.first().map(noted).transpose()?.map_or(1, |noted| noted.floor);
         backlog = Backlog::default();
         for recorded in whole(log, &stream, floor).await? {
-            let Some(noted) = noted(&recorded) else { continue };
+            let noted = noted(&recorded)?;
             backlog.evolve(&noted, recorded.revision);
             let gone = |then: &Then| matches!(then, Then::GivenUp { reason: GaveUp::Gone });
             if noted.tried.iter().any(|tried| gone(&tried.then)) {
@@ -57,7 +55,9 @@ pub(super) async fn read(log: &SharedLog, id: WebhookId) -> Result<Option<Known>
     let mut webhook = Webhook::default();
     let mut switched_at = 0;
     for recorded in &own {
-        let Ok(Event::Webhook(event)) = recorded.event() else { continue };
+        let Event::Webhook(event) = understood(recorded)? else {
+            return Err(of_another_kind(recorded));
+        };
         if matches!(event, WebhookEvent::Disabled(_) | WebhookEvent::Enabled(_)) {
             switched_at = recorded.position;
         }
@@ -70,11 +70,23 @@ pub(super) async fn read(log: &SharedLog, id: WebhookId) -> Result<Option<Known>
     Ok(Some(Known { backlog, revision: last, webhook, workspace: first.workspace, disable }))
 }
 
-fn noted(recorded: &Recorded) -> Option<DeliveriesNoted> {
-    match recorded.event() {
-        Ok(Event::Delivery(DeliveryEvent::Noted(noted))) => Some(noted),
-        Ok(_) | Err(_) => None,
+fn noted(recorded: &Recorded) -> Result<DeliveriesNoted, ReadError> {
+    if let Event::Delivery(DeliveryEvent::Noted(noted)) = understood(recorded)? {
+        Ok(noted)
+    } else {
+        Err(of_another_kind(recorded))
     }
+}
+
+fn of_another_kind(recorded: &Recorded) -> ReadError {
+    let (stream, name) = (&recorded.stream, &recorded.event_type);
+    ReadError::Unavailable(format!("stream `{stream}` holds `{name}`, which is not of its kind"))
+}
+
+/// A courier that does not understand its own past would send again what was delivered, or nothing: it waits.
+fn understood(recorded: &Recorded) -> Result<Event, ReadError> {
+    let unknown = |error| ReadError::Unavailable(format!("stream `{}`: {error}", recorded.stream));
+    recorded.event().map_err(unknown)
 }
 
 async fn whole(log: &SharedLog, stream: &StreamName, from: u64) -> Result<Vec<Recorded>, ReadError> {

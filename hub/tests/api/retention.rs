@@ -23,6 +23,7 @@ fn retention(hub: &Running, days: u32) -> Retention {
         log: core.log.clone(),
         segments: Arc::clone(&core.segments),
         views: Arc::clone(&hub.hub.ports.views),
+        webhooks: Arc::clone(&hub.hub.ports.webhooks),
         clock: core.clock.clone(),
         keep: Keep { days, bytes: 0 },
     }
@@ -90,6 +91,52 @@ async fn accesses_go_after_some_days_and_their_count_stays() {
     let facts = hub.get("/v1/events?limit=1").await;
     assert_eq!(facts.body["events"][0]["position"], 1, "facts are never retired");
     hub.stop().await;
+}
+
+#[actix::test]
+async fn what_a_webhook_was_not_told_is_waited_for_a_week_and_then_said() {
+    let (hub, clock) = hub_at().await;
+    let tunnel = hub.tunnel("web").await.text("id");
+    let share = hub
+        .post(&format!("/v1/tunnels/{tunnel}/share"), json!({ "name": "link", "expiresIn": "never" }))
+        .await;
+    hub.patch(&format!("/v1/tunnels/{tunnel}"), json!({ "status": "paused" })).await;
+    let subscribe = async |events: Value| {
+        let body = json!({ "url": "https://hooks.example.com/", "events": events, "isActive": false });
+        let made = hub.post("/v1/webhooks", body).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+        made.text("id")
+    };
+    let (waits, other) =
+        (subscribe(json!(["share.accessed"])).await, subscribe(json!(["tunnel.created"])).await);
+    let (id, token) = (share.text("id"), share.text("token"));
+    for page in 0..3 {
+        let url = format!("http://{}/shared/{token}/page/{page}", hub.hub.edge_addr);
+        assert_eq!(client().get(url).send().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    hub.hub.ports.recorder.flushed().await;
+    clock.advance_ms(3 * DAY_MS);
+    let now = hub.hub.core.clock.now();
+    assert_eq!(retention(&hub, 1).look().await.unwrap(), None, "the webhook has not been told at {now}");
+    assert_eq!(paths(&hub, &id).await.len(), 3);
+    let said = async || hub.facts().await.into_iter().filter(|it| it == "webhook.skipped").count();
+    assert_eq!(said().await, 0);
+
+    clock.advance_ms(6 * DAY_MS);
+    for _ in 0..2 {
+        // The second time there is nothing left to go.
+        retention(&hub, 1).look().await.unwrap();
+    }
+    assert_eq!((paths(&hub, &id).await.len(), said().await), (0, 1));
+    let told = hub.get("/v1/events?types=webhook.skipped").await;
+    let told = &told.body["events"][0];
+    assert_eq!(
+        (&told["data"]["webhookId"], &told["data"]["count"]),
+        (&json!(waits), &json!(3)),
+        "and not {other}"
+    );
+    let data = hub.stop().await;
+    verify(data.path(), None).unwrap();
 }
 
 /// The head of the log now.

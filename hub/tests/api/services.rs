@@ -232,8 +232,8 @@ async fn a_watched_service_is_unhealthy_after_three_looks_that_fail_and_no_soone
     let shown = hub.get(&format!("/v1/services/{id}/diagnostics")).await;
     let status = &shown.body["healthStatus"];
     assert_eq!(
-        (&status["status"], &status["reason"]),
-        (&json!("unhealthy"), &json!("the agent is not connected"))
+        (&status["status"], &status["step"], &status["reason"]),
+        (&json!("unhealthy"), &json!("agent"), &json!("the agent is not connected"))
     );
     hub.patch(&path, json!({ "enabled": false })).await;
     monitor.look(id).await;

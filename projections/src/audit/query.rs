@@ -191,6 +191,16 @@ impl AuditReader {
         })
     }
 
+    /// The last number of a family that stands at a position of the log or before it; 0 when there is none.
+    pub fn number_before(
+        &self,
+        workspace: WorkspaceId,
+        family: Family,
+        position: u64,
+    ) -> Result<u64, ViewError> {
+        self.pool.with(|db| last_that(db, workspace, family, |at, _| at <= position))
+    }
+
     /// The event of a number.
     pub fn event(
         &self,
@@ -365,19 +375,29 @@ fn retained(db: &Connection, workspace: WorkspaceId, family: Family) -> Result<O
     Ok((last > 0).then_some(Retained { first: retired + 1, last }))
 }
 
-/// Halves what is there until the last one at `at` is found: some 20 look-ups for a million events.
 fn number_at(
     db: &Connection,
     workspace: WorkspaceId,
     family: Family,
     at: Timestamp,
 ) -> Result<u64, ViewError> {
+    last_that(db, workspace, family, |_, recorded_at| recorded_at <= at.millis())
+}
+
+/// Halves what is there until the last one is found of which this holds, by its position and its time; it holds of all
+/// before it. Some 20 look-ups for a million events.
+fn last_that(
+    db: &Connection,
+    workspace: WorkspaceId,
+    family: Family,
+    holds: impl Fn(u64, i64) -> bool,
+) -> Result<u64, ViewError> {
     let Some(Retained { first, last }) = retained(db, workspace, family)? else { return Ok(0) };
     if last < first {
         return Ok(last);
     }
     let mut statement = db.prepare_cached(
-        "SELECT seq, recorded_at FROM events WHERE workspace = ?1 AND family = ?2 AND seq >= ?3
+        "SELECT seq, position, recorded_at FROM events WHERE workspace = ?1 AND family = ?2 AND seq >= ?3
          ORDER BY seq LIMIT 1",
     )?;
     // The answer is at least `low`, which is before the first one to begin with, and below `high`.
@@ -385,9 +405,9 @@ fn number_at(
     while high - low > 1 {
         let middle = low + (high - low) / 2;
         let values = (workspace.uuid(), family as u8, position(middle));
-        let (seq, recorded_at): (i64, i64) =
-            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if recorded_at <= at.millis() {
+        let (seq, found, recorded_at): (i64, i64, i64) =
+            statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        if holds(unsigned(found), recorded_at) {
             low = unsigned(seq);
         } else {
             high = middle;

@@ -125,6 +125,15 @@ proptest! {
         for at in moments.into_iter().map(|ms| START.plus_ms(ms)).chain(recorded) {
             let last = expected(&world, |recorded| recorded.recorded_at <= at).first().copied().unwrap_or(0);
             prop_assert_eq!(reader.number_at(workspace_id(0), Family::Facts, at).unwrap(), last);
+            let known = |position: u64| {
+                let own = world.recorded.iter().filter(|it| it.workspace == workspace_id(0));
+                let facts = own.filter(|it| it.family() == Family::Facts && it.position <= position);
+                facts.map(|it| it.seq).max().unwrap_or(0)
+            };
+            for position in [0, 1, 7, u64::try_from(world.recorded.len()).unwrap()] {
+                let found = reader.number_before(workspace_id(0), Family::Facts, position).unwrap();
+                prop_assert_eq!(found, known(position), "position {}", position);
+            }
         }
     }
 

@@ -29,7 +29,8 @@ pub(super) fn event(db: &Transaction<'_>, recorded: &Recorded, event: &Event) ->
         | Event::Environment(_)
         | Event::Retention(_)
         | Event::Webhook(_)
-        | Event::Delivery(_) => Ok(()),
+        | Event::Delivery(_)
+        | Event::LogFormat(_) => Ok(()),
     }
 }
 

@@ -56,10 +56,26 @@ fn an_event_says_what_it_concerns_although_only_its_stream_knows() {
             "data": { "shareId": "share_00000000000000000000000000000003", "reason": "requested" },
         })
     );
-    let unwell = tunnel::ServiceUnhealthy { reason: "tcp: refused".to_owned() };
-    let unwell = Event::Tunnel(tunnel::Event::Unhealthy(unwell));
-    let shown = data(&recorded(StreamName::tunnel(id(3)), &unwell, Personal::None), Known::default());
+    let shown = data(&recorded(StreamName::tunnel(id(3)), &unwell(), Personal::None), Known::default());
     assert_eq!(shown["tunnelId"], "tun_00000000000000000000000000000003");
+}
+
+fn unwell() -> Event {
+    let unwell = tunnel::ServiceUnhealthy { step: Some(tunnel::Step::Tcp), reason: "refused".to_owned() };
+    Event::Tunnel(tunnel::Event::Unhealthy(unwell))
+}
+
+#[test]
+fn a_message_has_the_newest_shape_and_an_entry_of_the_audit_the_recorded_one() {
+    let newest = recorded(StreamName::tunnel(id(3)), &unwell(), Personal::None);
+    let old = unwell().encode_for(domain::log_format::FIRST);
+    let old = Recorded { version: old.version, data: old.data.into(), ..newest.clone() };
+    assert_eq!(old.version, 1);
+    let told = public(&old, Known::default());
+    assert_eq!(told, public(&newest, Known::default()));
+    assert_eq!((&told.data["step"], &told.data["reason"]), (&json!("tcp"), &json!("refused")));
+    let shown = data(&old, Known::default());
+    assert_eq!((shown.get("step"), &shown["reason"]), (None, &json!("tcp: refused")));
 }
 
 #[test]

@@ -120,6 +120,10 @@ pub struct HealthStatus {
     /// `healthy`, `unhealthy` or `unknown`.
     #[schema(value_type = texts::HealthState)]
     pub status: String,
+    /// The step of the look that failed: `agent` (it could not be asked), `dns`, `tcp`, `udp`, `tls` or `http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub step: Option<String>,
     /// Why it is unhealthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

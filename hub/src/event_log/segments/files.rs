@@ -7,6 +7,11 @@
 //! <data>/log/seals/<day>.seals    signed heads
 //! <data>/state/index              checkpoint of what can be rebuilt
 //! ```
+//!
+//! How the files lie there is the *storage format*, a character in the identity and in every segment's header. A release
+//! that changes it writes the identity anew, before anything else, as
+//! `PCONLOG ‖ format ‖ log id 16 ‖ length u8 ‖ release ‖ whatever it needs ‖ CRC-32 of all before`, so that this one can say
+//! which release to use. (Which shapes of events there are is the log's format, and a fact: [`domain::log_format`].)
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -28,6 +33,8 @@ use super::disk::{AtPath, PACED_BYTES, PathError, sync_dir, write_whole};
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 64;
 const SEGMENT_MAGIC: [u8; 8] = *b"PCONSEG1";
 const IDENTITY_MAGIC: [u8; 8] = *b"PCONLOG1";
+/// The storage format that this release reads and writes: the last character of both.
+const STORAGE_FORMAT: char = '1';
 
 pub(crate) fn log_dir(data: &Path) -> PathBuf {
     data.join("log")
@@ -95,7 +102,27 @@ impl Lock {
 pub(crate) enum IdentityError {
     Missing,
     Damaged,
+    /// Whole, and of a storage format that this release does not read.
+    Later(LaterFormat),
     Io(PathError),
+}
+
+/// A log whose files lie as a later release lays them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaterFormat {
+    format: char,
+    release: String,
+}
+
+impl std::fmt::Display for LaterFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (format, release, own) = (self.format, &self.release, env!("CARGO_PKG_VERSION"));
+        write!(
+            f,
+            "the event log has the storage format {format} of release {release}; this is release {own}, which reads \
+             {STORAGE_FORMAT}: start release {release} or a later one (nothing was changed)"
+        )
+    }
 }
 
 pub(crate) fn identity_path(data: &Path) -> PathBuf {
@@ -110,13 +137,33 @@ pub(crate) fn read_identity(data: &Path) -> Result<uuid::Uuid, IdentityError> {
         Err(source) => return Err(IdentityError::Io(PathError { path, source })),
     };
     let (content, crc) = bytes.split_last_chunk::<4>().ok_or(IdentityError::Damaged)?;
-    if content.len() != 24
-        || !content.starts_with(&IDENTITY_MAGIC)
-        || *crc != crc32fast::hash(content).to_le_bytes()
-    {
+    if *crc != crc32fast::hash(content).to_le_bytes() {
+        return Err(IdentityError::Damaged);
+    }
+    if let Some(later) = later_format(content) {
+        return Err(IdentityError::Later(later));
+    }
+    if content.len() != 24 || !content.starts_with(&IDENTITY_MAGIC) {
         return Err(IdentityError::Damaged);
     }
     uuid::Uuid::from_slice(&content[8..]).map_err(|_| IdentityError::Damaged)
+}
+
+/// What a later release says of itself in the identity.
+fn later_format(content: &[u8]) -> Option<LaterFormat> {
+    let format = other_format(content, &IDENTITY_MAGIC)?;
+    let length = usize::from(*content.get(24)?);
+    let release = std::str::from_utf8(content.get(25..25 + length)?).ok()?;
+    // It is shown to the operator.
+    let plain =
+        !release.is_empty() && release.bytes().all(|b| b.is_ascii_alphanumeric() || b".-+".contains(&b));
+    plain.then(|| LaterFormat { format, release: release.to_owned() })
+}
+
+/// The storage format of something that begins as this magic does, but for its last character.
+fn other_format(bytes: &[u8], magic: &[u8; 8]) -> Option<char> {
+    let format = char::from(*bytes.strip_prefix(&magic[..7])?.first()?);
+    (format != STORAGE_FORMAT && format.is_ascii_alphanumeric()).then_some(format)
 }
 
 pub(crate) fn write_identity(data: &Path, log_id: uuid::Uuid) -> Result<(), PathError> {
@@ -204,6 +251,13 @@ pub(crate) fn segment_header(log_id: uuid::Uuid, family: Family) -> [u8; SEGMENT
     header
 }
 
+/// The storage format of a segment of this log that is whole and not of this release's format.
+pub(crate) fn later_segment(bytes: &[u8], log_id: uuid::Uuid) -> Option<char> {
+    let header = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>()?;
+    let whole = header[60..] == crc32fast::hash(&header[..60]).to_le_bytes();
+    (whole && header[8..24] == *log_id.as_bytes()).then(|| other_format(header, &SEGMENT_MAGIC)).flatten()
+}
+
 /// Makes a segment file at `path`: header, then zeros up to `capacity` bytes, so that later writes change no metadata
 /// and a sync of them is one write to the disk. Durable when this returns, but for its name.
 pub(crate) fn make_segment(
@@ -243,3 +297,6 @@ pub(crate) fn make_dirs(data: &Path) -> Result<(), PathError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

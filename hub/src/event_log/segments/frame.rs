@@ -96,9 +96,7 @@ pub(crate) fn parse_again(bytes: &[u8]) -> Option<EventView<'_>> {
 
 /// The length of the whole frame that starts with this header, if it can be an event's.
 pub(crate) fn event_frame_bytes(header: &[u8]) -> Option<usize> {
-    let length = u32_at(header.get(..HEADER_BYTES)?, 4) as usize;
-    (header.starts_with(&EVENT_MAGIC) && length > STREAM && length <= BODY_BYTES_MAX)
-        .then_some(HEADER_BYTES + length)
+    event_length(header).filter(|_| header.starts_with(&EVENT_MAGIC))
 }
 
 /// What a damaged event frame seems to be, for the message that names it: nothing in it can be trusted.
@@ -109,6 +107,17 @@ pub(crate) fn suspect(bytes: &[u8]) -> Option<EventView<'_>> {
     let view = EventView { body: bytes.get(HEADER_BYTES..)? };
     view.stream()?;
     Some(view)
+}
+
+/// The length of the frame that starts with this header as an event's, whatever its magic.
+pub(crate) fn event_length(header: &[u8]) -> Option<usize> {
+    let length = u32_at(header.get(..HEADER_BYTES)?, 4) as usize;
+    (length > STREAM && length <= BODY_BYTES_MAX).then_some(HEADER_BYTES + length)
+}
+
+/// Whether what starts here ends where a mark ends, whatever its header says.
+pub(crate) fn ends_like_a_mark(bytes: &[u8]) -> bool {
+    bytes.get(..MARK_BYTES).is_some_and(|mark| mark.ends_with(&TRAILER))
 }
 
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {

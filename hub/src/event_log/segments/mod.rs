@@ -54,8 +54,8 @@ pub use scan::Damage;
 pub use stats::{EVENTS_BOUNDS, LATENCY_BOUNDS_US, LogStats};
 
 pub(crate) use chain::{Chains, heads_hash};
-pub use files::Lock;
 pub(crate) use files::{IdentityError, LockError, log_dir, read_identity};
+pub use files::{LaterFormat, Lock};
 pub(crate) use frame::is_zero;
 pub(crate) use recovery::all_segments;
 pub(crate) use retired::{hash as statement_hash, read as read_retired};
@@ -128,8 +128,11 @@ pub enum OpenError {
     #[error("the data directory {} is in use by another process", .0.display())]
     InUse(PathBuf),
     /// Nothing was changed.
-    #[error("the event log is damaged: {0}")]
+    #[error("the event log {verb}: {damage}", verb = .0.verb(), damage = .0)]
     Damaged(#[from] Damage),
+    /// A later release laid its files. Nothing was changed.
+    #[error("{0}")]
+    Later(LaterFormat),
     /// Nothing was changed.
     #[error("the event log's identity {} is missing or damaged, but there are events", .0.display())]
     NoIdentity(PathBuf),
@@ -340,6 +343,7 @@ fn identity(data: &Path) -> Result<uuid::Uuid, OpenError> {
     match files::read_identity(data) {
         Ok(log_id) => Ok(log_id),
         Err(IdentityError::Io(error)) => Err(error.into()),
+        Err(IdentityError::Later(later)) => Err(OpenError::Later(later)),
         Err(IdentityError::Missing | IdentityError::Damaged) => {
             if all_segments(data, None)?.iter().any(|segments| !segments.is_empty()) {
                 return Err(OpenError::NoIdentity(files::identity_path(data)));

@@ -11,7 +11,7 @@ use domain::{
 
 use super::{
     disk::read_between,
-    files::{SEGMENT_HEADER_BYTES, Segment, segment_header},
+    files::{SEGMENT_HEADER_BYTES, Segment, later_segment, segment_header},
     frame::{self, EventView, Mark, Parsed, is_zero},
 };
 
@@ -28,8 +28,15 @@ pub struct Damage {
     pub stream: Option<String>,
     pub event: Option<EventId>,
     pub reason: String,
-    /// The file could not be read at all: nothing is known about its content.
+    /// The file could not be read at all, or is of a later release: nothing is known about its content.
     pub unreadable: bool,
+}
+
+impl Damage {
+    /// What to say of the log.
+    pub(super) fn verb(&self) -> &'static str {
+        if self.unreadable { "cannot be read" } else { "is damaged" }
+    }
 }
 
 impl fmt::Display for Damage {
@@ -177,8 +184,15 @@ impl<'a> Scan<'a> {
             self.cursor = header.len();
             return Ok(());
         }
+        if let Some(format) = later_segment(&self.data, self.log_id) {
+            let reason = format!(
+                "a segment of the storage format {format}, which a later release than this one wrote"
+            );
+            return Err(Damage { unreadable: true, ..self.damage(0, &reason) });
+        }
         // A header is durable before the segment gets its name: there is no torn one.
-        Err(self.damage(0, "the segment's header is damaged or belongs to another log"))
+        let damage = self.damage(0, "the segment's header is damaged or belongs to another log");
+        Err(Damage { position: Some(self.segments[at].first_position), ..damage })
     }
 
     /// Looks at what comes next.
@@ -274,15 +288,45 @@ impl<'a> Scan<'a> {
         self.damage(self.part().map_or(0, |part| part.start), reason)
     }
 
-    /// `next` is the position at which the whole log goes on: what is bad stands there or later.
-    fn stop_damage(&self, next: u64) -> Option<Damage> {
-        match &self.ahead {
-            Ahead::Stopped(stop) => {
-                let damage = self.damage(stop.bad, stop.reason);
-                Some(Damage { position: damage.position.or(Some(next)), ..damage })
-            }
-            Ahead::Part(_) | Ahead::Clean => None,
+    /// `first` is the position at which the whole log goes on, with a commit of which other families have `elsewhere`.
+    /// What is bad is named by the place where it stands: nothing that it says of itself can be trusted.
+    fn stop_damage(&self, first: u64, elsewhere: &[u64]) -> Option<Damage> {
+        let Ahead::Stopped(stop) = &self.ahead else { return None };
+        let damage = self.damage(stop.bad, stop.reason);
+        let position = if self.stands_for_an_event(stop.bad) {
+            let before = self.frames.last().and_then(|at| frame::parse_again(&self.data[*at..]));
+            let next = before.map_or(first, |event| event.position().saturating_add(1));
+            (next..).find(|position| !elsewhere.contains(position))
+        } else {
+            // A mark stands for all of its commit.
+            Some(first)
+        };
+        Some(Damage { position, ..damage })
+    }
+
+    /// Whether what stands there was an event, or is to be counted as one: of a mark its beginning or its end still says
+    /// what it was.
+    fn stands_for_an_event(&self, offset: u64) -> bool {
+        let bytes = self.from(offset);
+        if frame::ends_like_a_mark(bytes) {
+            return false;
         }
+        if !bytes.starts_with(&frame::MARK_MAGIC) {
+            return true;
+        }
+        // Either a mark, or an event whose magic was changed into one: then a frame follows where it says that it ends.
+        frame::event_length(bytes).is_some_and(|length| {
+            let rest = bytes.get(length..);
+            rest.is_some_and(|rest| matches!(frame::parse(rest).0, Parsed::Event(_) | Parsed::Mark(_)))
+        })
+    }
+
+    /// The positions of the part ahead, if it belongs to this commit.
+    fn positions_in(&self, commit: u64) -> Vec<u64> {
+        if self.part_of(commit).is_none() {
+            return Vec::new();
+        }
+        (0..self.frames.len()).filter_map(|n| Some(self.event(n)?.1.position())).collect()
     }
 }
 

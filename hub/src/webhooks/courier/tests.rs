@@ -19,6 +19,9 @@ use super::super::{
 };
 use crate::event_log::memory::Fault;
 
+mod letting_go;
+mod many;
+
 fn sequences(came: &[Came]) -> Vec<u64> {
     came.iter().map(Came::sequence).collect()
 }

@@ -196,9 +196,9 @@ impl<'a> Walk<'a> {
     }
 
     /// Another commit stands here while `expected` does not stand anywhere, or not whole.
-    fn hole(&self, scan: &Scan<'_>, part: &Part, expected: u64) -> Damage {
+    fn hole(&self, scan: &Scan<'_>, part: &Part, expected: u64, elsewhere: &[u64]) -> Damage {
         let expected_position = self.position + 1;
-        let stopped = self.scans.iter().find_map(|scan| scan.stop_damage(expected_position));
+        let stopped = self.scans.iter().find_map(|scan| scan.stop_damage(expected_position, elsewhere));
         stopped.unwrap_or_else(|| Damage {
             position: Some(expected_position),
             ..scan.part_damage(&format!(
@@ -212,6 +212,8 @@ impl<'a> Walk<'a> {
     fn ending(&mut self, sealed: u64) -> Result<Step, Damage> {
         let unfinished = self.commit + 1;
         let mut cuts = Vec::new();
+        // Before they are passed: what is whole of this commit says which place is left for what is not.
+        let elsewhere: Vec<u64> = self.scans.iter().flat_map(|scan| scan.positions_in(unfinished)).collect();
         for scan in &mut self.scans {
             if let Some(part) = scan.part_of(unfinished) {
                 cuts.push(Cut { family: scan.family, segment: part.segment, offset: part.start });
@@ -220,13 +222,14 @@ impl<'a> Walk<'a> {
         }
         for scan in &self.scans {
             if let Some(part) = scan.part() {
-                return Err(self.hole(scan, part, unfinished));
+                return Err(self.hole(scan, part, unfinished, &elsewhere));
             }
             let Ahead::Stopped(stop) = &scan.ahead else { continue };
             let remains = scan.from(stop.start);
             let last = stop.segment + 1 == scan.segments.len();
             if !last || holds_later_commit(remains, unfinished) || !looks_torn(remains, stop.start) {
-                return Err(scan.stop_damage(self.position + 1).expect("this scan has stopped"));
+                let damage = scan.stop_damage(self.position + 1, &elsewhere);
+                return Err(damage.expect("this scan has stopped"));
             }
             if cuts.iter().all(|cut: &Cut| cut.family != scan.family) {
                 cuts.push(Cut { family: scan.family, segment: stop.segment, offset: stop.start });
@@ -243,7 +246,7 @@ impl<'a> Walk<'a> {
             "the log ends at position {}, but a seal or a checkpoint covers position {sealed}",
             self.position
         );
-        let stopped = self.scans.iter().find_map(|scan| scan.stop_damage(self.position + 1));
+        let stopped = self.scans.iter().find_map(|scan| scan.stop_damage(self.position + 1, &[]));
         let at = stopped.or_else(|| {
             let scan = self
                 .scans
