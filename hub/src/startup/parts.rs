@@ -105,6 +105,7 @@ pub(super) fn webhook_parts(
         secrets: Secrets::new(&secret("webhook-secrets")?),
         post: Box::new(Network::new(reach, &trust)),
         schedule: settings.webhook_retry_schedule.clone(),
+        counts: webhooks::counts::Counts::default(),
     })
 }
 

@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    counts::{Counts, Standing},
     message::{Messages, NoBody},
     reading::{ROOM_NEEDED, Read, Reading},
     sending::{Outgoing, Post, Reply},
@@ -65,6 +66,7 @@ pub struct Parts {
     pub secrets: Secrets,
     pub post: Box<dyn Post>,
     pub schedule: Schedule,
+    pub counts: Counts,
 }
 
 /// What somebody asks of a courier. Answered when it is in the log.
@@ -80,6 +82,7 @@ pub(super) struct Ears {
     pub(super) orders: mpsc::Receiver<Order>,
     /// Something about the webhook itself has changed.
     pub(super) changed: Arc<Notify>,
+    pub(super) standing: Arc<Standing>,
     pub(super) stop: CancellationToken,
 }
 
@@ -182,6 +185,7 @@ impl Courier {
             }
             self.read(active).await?;
             let step = self.begin(active).await?;
+            ears.standing.tell(&self.backlog, active);
             let nothing_to_do = !matches!(step, Step::Try(_)) && self.trying.is_none();
             if nothing_to_do || self.is_overdue() {
                 self.note().await?;
@@ -317,6 +321,7 @@ impl Courier {
         let active = self.is_active().unwrap_or(false);
         let judging = Judging { schedule: &self.parts.schedule, random, active };
         let then = self.backlog.note(sequence, &answer, judging);
+        self.parts.counts.tried(answer.said, latency_ms, then);
         tracing::debug!(webhook = %self.id, sequence, ?reply, ?then, "tried a webhook's message");
         self.unnoted_since.get_or_insert_with(Instant::now);
         if answer.is_gone() {
@@ -334,6 +339,7 @@ impl Courier {
     async fn settle_disabling(&mut self) -> Result<(), Trouble> {
         if let Some(reason) = self.disable {
             self.tell(Command::Disable { reason }).await?;
+            self.parts.counts.disabled(reason);
             tracing::warn!(webhook = %self.id, ?reason, "a webhook was disabled");
             self.disable = None;
         }

@@ -186,6 +186,7 @@ impl Rig {
             secrets: self.secrets(),
             post: Box::new(self.receiver.clone()),
             schedule: self.schedule.clone(),
+            counts: super::counts::Counts::default(),
         }
     }
 
