@@ -42,12 +42,13 @@ fn a_stream_that_is_not_opened_is_counted_by_its_reason() {
         let tunnel = hub.working_tunnel(&agent, target).await;
         echo.abort();
         let _ = echo.await;
-        drop(TcpStream::connect(tunnel.at).await.unwrap());
+        // The refusal may come before the connection is seen to be one.
+        drop(TcpStream::connect(tunnel.at).await);
         let unreachable = || of(&tcp(counts).failed, "target_unreachable");
         eventually("a dead target", || unreachable() == 1).await;
         handle.stop().await;
         eventually("the agent has left", || !hub.gateway.is_connected(agent.id)).await;
-        drop(TcpStream::connect(tunnel.at).await.unwrap());
+        drop(TcpStream::connect(tunnel.at).await);
         eventually("an agent that is gone", || of(&tcp(counts).failed, "agent_offline") == 1).await;
         assert_eq!(tcp(counts).opens.get(), 2);
         eventually("nothing is open", || tcp(counts).open.now() == 0).await;
