@@ -15,6 +15,7 @@ pub mod hub;
 pub mod path_cases;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod smuggling_cases;
 pub mod targets;
 pub mod tls;

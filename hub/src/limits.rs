@@ -20,6 +20,7 @@ use siphasher::sip::SipHasher13;
 use uuid::Uuid;
 
 use self::kept::Kept;
+use crate::metrics::count::ByName;
 
 pub mod kept;
 
@@ -50,6 +51,23 @@ pub enum Scope {
     Query,
     /// Guesses of environment codes.
     Code,
+}
+
+/// The names of all scopes, for metrics.
+const SCOPES: [&str; 7] = ["public", "api_key", "share", "share_own", "unknown_share", "query", "code"];
+
+impl Scope {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::ApiKey => "api_key",
+            Self::Share => "share",
+            Self::ShareOwn => "share_own",
+            Self::UnknownShare => "unknown_share",
+            Self::Query => "query",
+            Self::Code => "code",
+        }
+    }
 }
 
 /// Whom the window belongs to.
@@ -193,6 +211,8 @@ pub struct Limiter {
     /// Buckets are numbered by the wall clock of the start and counted on by the monotonic one.
     started_ms: u64,
     epoch: Instant,
+    /// What was refused, by scope.
+    refused: ByName,
 }
 
 impl Default for Limiter {
@@ -226,6 +246,7 @@ impl Limiter {
             places,
             started_ms,
             epoch: Instant::now(),
+            refused: ByName::new(&SCOPES),
         }
     }
 
@@ -243,6 +264,14 @@ impl Limiter {
         if limit == 0 {
             return Verdict::UNLIMITED;
         }
+        let verdict = self.judge(key, limit, now_ms);
+        if !verdict.allowed {
+            self.refused.add(key.scope.name());
+        }
+        verdict
+    }
+
+    fn judge(&self, key: Key, limit: u32, now_ms: u64) -> Verdict {
         let bucket = now_ms / BUCKET_MS;
         let mut shard = self.shards[self.place(&key, SHARDS)].lock();
         if let Some(window) = shard.windows.get_mut(&key) {
@@ -258,6 +287,11 @@ impl Limiter {
         let start = if shared.is_over(bucket) { Window::starting(bucket) } else { *shared };
         drop(shared);
         shard.windows.entry(key).or_insert(start).check(limit, now_ms)
+    }
+
+    /// How many requests were refused so far, by scope.
+    pub fn refused(&self) -> &ByName {
+        &self.refused
     }
 
     /// How many keys have a window of their own now.

@@ -16,10 +16,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use domain::policy::retries::Schedule;
 use ipnet::IpNet;
 
-use self::guesses::wrong_codes;
+use self::{guesses::wrong_codes, texts::metrics_token};
 
 mod guesses;
 mod looking_back;
+mod texts;
 
 pub use looking_back::{
     Backup, Chosen, EraseArgs, EventsArgs, EventsCommand, ExportFormat, Replay, Restore, Upgrade, When,
@@ -363,6 +364,9 @@ pub struct Settings {
     /// This node's name in the log
     #[arg(long, env = "HUB_NODE", default_value = "hub", value_name = "NAME", value_parser = node_name)]
     pub node: String,
+    /// A token that `/metrics` wants as `Authorization: Bearer`; without it whoever reaches the API may read metrics
+    #[arg(long, env = "HUB_METRICS_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = metrics_token)]
+    pub metrics_token: Option<String>,
     /// How telemetry is written to stderr
     #[arg(long, env = "HUB_TELEMETRY", default_value = "text", value_name = "FORMAT")]
     pub telemetry: TelemetryFormat,

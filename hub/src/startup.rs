@@ -327,7 +327,7 @@ impl Hub {
             log_stats: core.segments.stats(),
             links,
             tls: tls.clone(),
-            metrics: Arc::new(Metrics::new().context("while registering metrics")?),
+            metrics: Arc::new(Metrics::new(api::templates())),
             limits: Arc::clone(&limiter),
             started,
             draining,

@@ -28,13 +28,14 @@ use tokio_util::sync::CancellationToken;
 
 use wire::{
     peers::PeerLimits,
-    relay::{Relayed, any_cancelled, relay},
+    relay::{Relayed, any_cancelled, relay_counted},
     side::{Tcp, prepare, reset},
 };
 
 use crate::{
     gateway::{
         Gateway,
+        counts::NotAsked,
         links::{self, Local},
     },
     streams::Streams as _,
@@ -324,6 +325,7 @@ async fn accept(
             }
         };
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+            gateway.counts().of(StreamKind::Tcp).not_asked(NotAsked::NoRoom);
             reset(socket);
             continue;
         };
@@ -345,24 +347,33 @@ async fn carry(
     peer: SocketAddr,
 ) -> Option<Relayed> {
     prepare(&socket);
+    let counts = gateway.counts().of(StreamKind::Tcp);
     let Ok(admitted) = gateway.admit(tunnel) else {
+        counts.not_asked(NotAsked::NotAdmitted);
         reset(socket);
         return None;
     };
-    if let Some(stream) =
+    if let Some(mut stream) =
         local.open(admitted.agent, &links::port_open(tunnel, StreamKind::Tcp, peer.to_string()))
     {
         // Bytes go on their way at once; a refusal resets what sent them.
+        let _open = counts.on_link();
         admitted.used.opened();
-        let relayed = relay(Tcp::from(socket), stream, any_cancelled(admitted.tokens)).await;
+        let ended = any_cancelled(admitted.tokens);
+        let relayed = relay_counted(Tcp::from(socket), &mut stream, ended, counts.carry()).await;
         admitted.used.carried(&relayed);
+        if let Some(refused) = stream.refusal() {
+            counts.refused(refused.code);
+        }
         return Some(relayed);
     }
     // Boxed: what opening takes is not to be kept for as long as the connection lives.
     match Box::pin(gateway.open(admitted.agent, tunnel, StreamKind::Tcp, &peer.to_string())).await {
         Ok(upstream) => {
+            let _open = counts.open.hold();
             admitted.used.opened();
-            let relayed = relay(Tcp::from(socket), upstream, any_cancelled(admitted.tokens)).await;
+            let ended = any_cancelled(admitted.tokens);
+            let relayed = relay_counted(Tcp::from(socket), upstream, ended, counts.carry()).await;
             admitted.used.carried(&relayed);
             Some(relayed)
         }

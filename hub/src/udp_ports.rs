@@ -19,6 +19,7 @@ use wire::{
 use crate::{
     gateway::{
         Gateway,
+        counts::NotAsked,
         links::{self, Local},
     },
     streams::Streams as _,
@@ -120,13 +121,18 @@ impl Host for TunnelHost {
 
 async fn serve(gateway: &Gateway, local: &Local, tunnel: TunnelId, peer: Peer) {
     let (over, address) = (peer.over(), peer.address().to_string());
-    let Ok(admitted) = gateway.admit(tunnel) else { return peer.refuse().await };
+    let counts = gateway.counts().of(StreamKind::Udp);
+    let Ok(admitted) = gateway.admit(tunnel) else {
+        counts.not_asked(NotAsked::NotAdmitted);
+        return peer.refuse().await;
+    };
     // A session is counted; what datagrams carry is not.
     admitted.used.opened();
     let ended = any_cancelled(admitted.tokens);
     let open = links::port_open(tunnel, StreamKind::Udp, address.clone());
     let carried = if let Some(stream) = local.open(admitted.agent, &open) {
         // Datagrams go on their way at once; a refusal ends the session.
+        let _open = counts.on_link();
         peer.carry(stream, ended).await
     } else {
         let opened = tokio::select! {
@@ -135,7 +141,10 @@ async fn serve(gateway: &Gateway, local: &Local, tunnel: TunnelId, peer: Peer) {
             opened = gateway.open(admitted.agent, tunnel, StreamKind::Udp, &address) => opened,
         };
         match opened {
-            Ok(stream) => peer.carry(stream, ended).await,
+            Ok(stream) => {
+                let _open = counts.open.hold();
+                peer.carry(stream, ended).await
+            }
             Err(error) => {
                 tracing::debug!(%tunnel, %error, "a UDP session could not be opened");
                 return peer.refuse().await;

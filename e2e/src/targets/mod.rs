@@ -36,7 +36,7 @@ const TRIES: u32 = 5;
 
 /// Starts a server that must be told its port: tries others when the port was taken meanwhile.
 #[track_caller]
-fn start_on_free_port(name: &str, command: &dyn Fn(u16) -> Command) -> (Process, u16) {
+pub(crate) fn start_on_free_port(name: &str, command: &dyn Fn(u16) -> Command) -> (Process, u16) {
     let mut last = String::new();
     for _ in 0..TRIES {
         let port = ports::free_port();

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use actix_web::{HttpResponse, http::StatusCode, web};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use schemas::rest::{Health, Liveness};
 
-use super::{Ports, error::ApiError, problems::BodyOfItsOwn};
+use super::{Ports, caller, error::ApiError, limit, problems::BodyOfItsOwn};
 
 fn summary(ports: &Ports) -> (Health, bool) {
     let (writable, intact) = (ports.log.writable().is_ok(), ports.log.intact().is_ok());
@@ -55,8 +55,16 @@ pub async fn readyz(ports: web::Data<Ports>) -> Result<HttpResponse, ApiError> {
     Ok(HttpResponse::Ok().json(Liveness { status: "ready".to_owned() }))
 }
 
-/// `GET /metrics`, for Prometheus.
-pub async fn metrics(ports: web::Data<Ports>) -> Result<HttpResponse, ApiError> {
-    let text = ports.metrics.render(&ports).map_err(ApiError::internal)?;
+/// `GET /metrics`, for Prometheus: for whoever reaches the API, or for the holder of the operator's token where one is set.
+///
+/// # Errors
+/// 401 without that token, 429 when it is guessed.
+pub async fn metrics(ports: web::Data<Ports>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    if let Some(token) = &ports.settings.metrics_token
+        && let Err(error) = caller::by_operators_token(&request, token)
+    {
+        return limit::count_public(&ports, &request).and(Err(error));
+    }
+    let text = crate::metrics::render(ports.into_inner()).await.map_err(ApiError::internal)?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }

@@ -17,6 +17,9 @@ use crate::{
     limits::{Key, Scope, Verdict},
 };
 
+/// The code of every refusal by a limit per minute.
+pub const CODE: &str = "rate_limited";
+
 /// Counts a request of a key, or of an agent with its own token.
 ///
 /// # Errors
@@ -59,7 +62,7 @@ pub fn passed(verdict: Verdict) -> Result<(), ApiError> {
         return Ok(());
     }
     let words = format!("At most {} requests per minute; try again in {} s.", verdict.limit, verdict.reset_s);
-    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", words);
+    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, CODE, words);
     Err(ApiError { retry_after: Some(u64::from(verdict.reset_s)), ..error })
 }
 

@@ -64,7 +64,7 @@ use crate::{
     gateway::Gateway,
     keyring::Keyring,
     links::Links,
-    metrics::Metrics,
+    metrics::{Metrics, api::RouteNumber},
     readers::Views,
     settings::Settings,
     tunnel_ports::TunnelPorts,
@@ -272,10 +272,15 @@ pub fn table() -> Vec<Described> {
     urls().into_iter().flat_map(Url::described).collect()
 }
 
+/// The paths of all URLs with the names of their parts, in the order of their numbers.
+pub fn templates() -> Vec<&'static str> {
+    urls().iter().map(Url::template).collect()
+}
+
 /// Serves every URL of the table and nothing else.
 pub fn routes(config: &mut web::ServiceConfig) {
-    for url in urls() {
-        config.service(url.finish());
+    for (number, url) in urls().into_iter().enumerate() {
+        config.service(url.finish(RouteNumber(number)));
     }
     config.default_service(web::to(problems::no_such_url));
 }

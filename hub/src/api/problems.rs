@@ -1,6 +1,6 @@
 //! The middleware around every answer: request id, the one error shape, methods that a URL does not have.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Instant};
 
 use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse,
@@ -11,11 +11,14 @@ use actix_web::{
     web,
 };
 use domain::ids::RequestId;
-use schemas::problem::Problem;
+use schemas::{frames::SESSION_PATH, problem::Problem};
 use uuid::Uuid;
 
 use super::{Ports, error::ApiError, limit};
-use crate::limits::Verdict;
+use crate::{
+    limits::Verdict,
+    metrics::api::{RouteNumber, UnderWay},
+};
 
 /// Put into a response's extensions: its body is the answer, whatever its status.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +47,9 @@ pub async fn around<B: MessageBody + 'static>(
     let mut accepted = request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
     let problem_json = accepted.any(asks_for_problem);
     let method = request.method().clone();
+    let (begun, ports) = (Instant::now(), request.app_data::<web::Data<Ports>>().cloned());
+    // Dropped with this task when the caller leaves.
+    let _under_way = ports.as_ref().map(|ports| UnderWay::begin(&ports.metrics));
     // Handlers' and extractors' errors arrive as responses that carry them. (A clone of the request held over this
     // call would make routing panic: it wants the request for itself.)
     let response = next.call(request).await?.map_into_boxed_body();
@@ -51,6 +57,12 @@ pub async fn around<B: MessageBody + 'static>(
     let own_body = response.response().extensions().get::<BodyOfItsOwn>().is_some();
     let mut response = if !own_body && (status.is_client_error() || status.is_server_error()) {
         let error = cause(&response);
+        if status == StatusCode::TOO_MANY_REQUESTS
+            && error.code != limit::CODE
+            && let Some(ports) = &ports
+        {
+            ports.metrics.api.lockouts.add(error.code);
+        }
         if status.is_server_error() {
             let internal = error.internal.as_deref().unwrap_or_default();
             // The pattern, not the path: paths of visitors hold tokens.
@@ -70,8 +82,12 @@ pub async fn around<B: MessageBody + 'static>(
         response
     };
     let verdict = response.request().extensions().get::<Verdict>().copied();
-    if let Some(ports) = response.request().app_data::<web::Data<Ports>>() {
-        ports.metrics.api_responses.with_label_values(&[class(response.status())]).inc();
+    if let Some(ports) = ports {
+        let (request, api) = (response.request(), &ports.metrics.api);
+        let route = request.app_data::<RouteNumber>().copied();
+        // The agents' session is the gateway's URL.
+        let route = route.or_else(|| (request.path() == SESSION_PATH).then(|| api.session()));
+        api.answered(route, method.as_str(), response.status().as_u16(), begun.elapsed());
     }
     let headers = response.headers_mut();
     if let Some(verdict) = verdict {
@@ -96,16 +112,6 @@ pub(super) fn asks_for_problem(accept: &str) -> bool {
         let quality = parts.find_map(|it| it.strip_prefix("q=").or_else(|| it.strip_prefix("Q=")));
         is_named && quality.is_none_or(|quality| quality.parse::<f32>().is_ok_and(|quality| quality > 0.0))
     })
-}
-
-fn class(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        100..=199 => "1xx",
-        200..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        _ => "5xx",
-    }
 }
 
 fn cause(response: &ServiceResponse<BoxBody>) -> ApiError {

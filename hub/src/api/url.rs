@@ -8,6 +8,7 @@ use actix_web::{
 };
 
 use super::{Ports, describe::Operation, error::ApiError, limit, lists};
+use crate::metrics::api::RouteNumber;
 
 /// A URL that is being described.
 pub struct Url {
@@ -89,8 +90,13 @@ impl Url {
         self.operations.into_iter().map(move |(method, operation)| Described { method, path, operation })
     }
 
-    /// What the server takes.
-    pub fn finish(self) -> Resource {
+    /// Its path, with the names of its parts.
+    pub fn template(&self) -> &'static str {
+        self.path
+    }
+
+    /// What the server takes. `number`: its place in the table.
+    pub fn finish(self, number: RouteNumber) -> Resource {
         let names = |operation: &Operation| operation.query.iter().map(|it| it.name).collect::<Vec<_>>();
         let known = self.operations.iter().map(|(method, operation)| (*method, names(operation)));
         let known = Known(known.collect());
@@ -99,7 +105,7 @@ impl Url {
             let answer = other_method(&ports, &request, &allow);
             async move { answer }
         });
-        self.resource.app_data(known).default_service(others)
+        self.resource.app_data(known).app_data(number).default_service(others)
     }
 }
 

@@ -80,6 +80,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn new(core: Rc<Core>, busy: Busy, slot: Slot, visit: Box<Visit>) -> Rc<Self> {
+        core.shared.metrics.in_flight.add(1);
         Rc::new(Self {
             core,
             began: busy.0.now(),
@@ -164,8 +165,8 @@ impl Exchange {
         metrics.answered(status, outcome.latency_ms);
         metrics.bytes_in.add(outcome.bytes_in);
         metrics.bytes_out.add(outcome.bytes_out);
-        if outcome.denied.is_some() {
-            metrics.refusals.add(1);
+        if let Some(denied) = outcome.denied {
+            metrics.denied(denied);
         }
     }
 
@@ -228,6 +229,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.finish(Some(self.conn.cut().ended_by()), None);
+        self.core.shared.metrics.in_flight.sub(1);
     }
 }
 

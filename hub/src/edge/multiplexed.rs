@@ -18,7 +18,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
-use super::{conn::Tick, server::HEAD_BYTES_MAX, upload::Upload};
+use super::{conn::Tick, metrics::OpenUpstream, server::HEAD_BYTES_MAX, upload::Upload};
 use crate::streams::Stream;
 
 /// A connection takes so many requests before another one is opened, or fewer if the target says so.
@@ -54,7 +54,7 @@ impl Connections {
     ///
     /// # Errors
     /// The stream is broken.
-    pub(super) async fn begin(&self, stream: Stream) -> hyper::Result<Lease> {
+    pub(super) async fn begin(&self, stream: Stream, open: OpenUpstream) -> hyper::Result<Lease> {
         let tasks = Tasks::default();
         let (sender, connection) = Builder::new(tasks.clone())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -75,7 +75,7 @@ impl Connections {
             .await;
         });
         let (requests, idle_since) = (Cell::new(0), Cell::new(None));
-        let connection = Rc::new(Connection { sender, requests, room, idle_since, tasks });
+        let connection = Rc::new(Connection { sender, requests, room, idle_since, tasks, open });
         self.open.borrow_mut().push(Rc::clone(&connection));
         Ok(Lease::new(&connection))
     }
@@ -101,6 +101,8 @@ struct Connection {
     room: Rc<Cell<usize>>,
     idle_since: Cell<Option<Tick>>,
     tasks: Tasks,
+    #[expect(dead_code, reason = "kept for its drop")]
+    open: OpenUpstream,
 }
 
 impl Connection {

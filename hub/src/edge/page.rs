@@ -16,6 +16,9 @@ use schemas::problem::Problem;
 use super::banner::{escape, names_html};
 use crate::limits::Verdict;
 
+/// The code of an answer to a request whose access could not be recorded.
+pub(super) const CANNOT_LOG: &str = "cannot_log";
+
 /// An answer of the edge itself, before it becomes bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal {
@@ -53,7 +56,7 @@ impl Refusal {
     /// The access could not be recorded, so it must not happen.
     pub(super) fn cannot_log() -> Self {
         let message = "The hub cannot record accesses right now. Try again in a moment.";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "cannot_log", message)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, CANNOT_LOG, message)
     }
 
     /// The hub stops, and what still ran is cut off.

@@ -25,6 +25,7 @@ use super::{
     banner,
     conn::Tick,
     headers::Origin,
+    metrics::OpenUpstream,
     multiplexed::{Connections, Lease},
     server::{Core, HEAD_BYTES_MAX, IdleLimits},
     trailers::{TargetIo, Trailing},
@@ -166,7 +167,8 @@ impl Lane {
             let _ = connection.with_upgrades().await;
         });
         core.shared.metrics.upstream_opened.add(1);
-        Ok(Upstream { sender, task: Task(task.abort_handle()), reused: false, trailing })
+        let open = OpenUpstream::http1(&core.shared.metrics);
+        Ok(Upstream { sender, task: Task(task.abort_handle()), reused: false, trailing, open })
     }
 
     /// A place on an HTTP/2 connection: one that is open, or a new one. Whoever comes while one is being opened waits
@@ -185,7 +187,7 @@ impl Lane {
             return Err(OpenError::AgentOffline);
         }
         let stream = core.shared.deps.streams.open(self.agent, self.tunnel, StreamKind::Http2, peer).await?;
-        let begun = self.multiplexed.begin(stream).await;
+        let begun = self.multiplexed.begin(stream, OpenUpstream::http2(&core.shared.metrics)).await;
         core.shared.metrics.upstream_opened.add(1);
         begun.map_err(|error| OpenError::TargetUnreachable(error.to_string()))
     }
@@ -236,6 +238,8 @@ pub(super) struct Upstream {
     pub reused: bool,
     /// A request's trailers on their way.
     pub trailing: Arc<Trailing>,
+    #[expect(dead_code, reason = "kept for its drop")]
+    open: OpenUpstream,
 }
 
 #[derive(Debug)]

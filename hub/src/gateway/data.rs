@@ -17,13 +17,15 @@ use uuid::Uuid;
 
 use wire::{
     frame_io,
-    relay::{any_cancelled, relay},
+    relay::{any_cancelled, relay_counted},
     side::{Carrier, Parked},
     websocket::{End, Messages},
 };
 
 use super::{
-    Admitted, Gateway, Used, links,
+    Admitted, Gateway, Used,
+    counts::NotAsked,
+    links,
     preface::{self, Preface, Upgrade},
     sessions::Session,
 };
@@ -128,6 +130,7 @@ async fn reach(gateway: &Gateway, session: &Session, mut socket: Carrier) {
     let limit = Duration::from_millis(gateway.settings().preface_ms_max);
     let Ok(Ok(Frame::StreamOpen(wanted))) = timeout(limit, frame_io::read(&mut socket)).await else { return };
     let Ok(_room) = Arc::clone(&session.reach_streams).try_acquire_owned() else {
+        gateway.counts().of(wanted.kind).not_asked(NotAsked::NoRoom);
         return refuse(socket, RefusalCode::Busy, "the agent has too many streams open").await;
     };
     let running = &gateway.parts().running;
@@ -141,8 +144,10 @@ async fn reach(gateway: &Gateway, session: &Session, mut socket: Carrier) {
         Ok((upstream, used, of_tunnel)) => {
             if frame_io::write(&mut socket, &Frame::StreamAccepted(StreamAccepted {})).await.is_ok() {
                 tokens.extend(of_tunnel);
+                let counts = gateway.counts().of(wanted.kind);
+                let _open = counts.open.hold();
                 used.opened();
-                let relayed = relay(socket, upstream, any_cancelled(tokens)).await;
+                let relayed = relay_counted(socket, upstream, any_cancelled(tokens), counts.carry()).await;
                 used.carried(&relayed);
             }
         }
@@ -157,7 +162,7 @@ async fn open(
     session: &Session,
     wanted: &StreamOpen,
 ) -> Result<(Carrier, Used, [tokio_util::sync::CancellationToken; 3]), Refusal> {
-    let admitted = admit_reach(gateway, session, TunnelId::new(Uuid::from_u128(wanted.tunnel)))?;
+    let admitted = admit_reach(gateway, session, wanted)?;
     let onward = StreamOpen { peer: session.host_name.clone(), ..wanted.clone() };
     Ok((open_reach(gateway, admitted.agent, &onward).await?, admitted.used, admitted.tokens))
 }
@@ -166,8 +171,16 @@ async fn open(
 pub(crate) fn admit_reach(
     gateway: &Gateway,
     session: &Session,
-    tunnel: TunnelId,
+    wanted: &StreamOpen,
 ) -> Result<Admitted, Refusal> {
+    let admitted = judge_reach(gateway, session, TunnelId::new(Uuid::from_u128(wanted.tunnel)));
+    if admitted.is_err() {
+        gateway.counts().of(wanted.kind).not_asked(NotAsked::NotAdmitted);
+    }
+    admitted
+}
+
+fn judge_reach(gateway: &Gateway, session: &Session, tunnel: TunnelId) -> Result<Admitted, Refusal> {
     let unknown = || (RefusalCode::UnknownTunnel, "no such tunnel in this workspace".to_owned());
     // The border before anything else: whether a foreign tunnel is paused is nobody's business.
     let owner = gateway

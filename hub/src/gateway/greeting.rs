@@ -172,6 +172,7 @@ async fn begin(
     let (states, received) = mpsc::channel(settings.states_max);
     gateway.sessions().by_id.insert(id, Arc::clone(&session));
     gateway.sessions().by_agent.insert(caller.agent, Arc::clone(&session));
+    gateway.counts().connected();
     gateway.spawn(settle::attend(gateway.clone(), Arc::clone(&session), received));
     session.pinged_ms.store(now_ms, Ordering::Relaxed);
     let welcome = Welcome {

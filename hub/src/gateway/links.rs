@@ -12,11 +12,11 @@ use wire::{
     cores::Cores,
     frame_io,
     link::{Arrival, End, Link, LinkStream},
-    relay::{any_cancelled, relay},
+    relay::{any_cancelled, relay_counted},
     side::{Carrier, Parked},
 };
 
-use super::{Gateway, data, sessions::Session, streams};
+use super::{Gateway, counts::NotAsked, data, sessions::Session, streams};
 use crate::running::Under;
 
 /// A stream that has poured this much, both ways together, is busy (bytes): what one window holds. Shorter ones would
@@ -179,24 +179,28 @@ async fn move_out(gateway: Gateway, session: Arc<Session>, link: Link, stream: u
 /// A stream that an agent opens to a tunnel of its workspace.
 async fn reach(gateway: &Gateway, local: &Local, session: &Session, arrival: Arrival) {
     let Arrival { open, mut stream } = arrival;
+    let counts = gateway.counts().of(open.kind);
     let Ok(_room) = Arc::clone(&session.reach_streams).try_acquire_owned() else {
+        counts.not_asked(NotAsked::NoRoom);
         return stream.refuse(RefusalCode::Busy, "the agent has too many streams open".to_owned());
     };
     let mut tokens = tokens(gateway, session);
-    let admitted =
-        match data::admit_reach(gateway, session, TunnelId::new(uuid::Uuid::from_u128(open.tunnel))) {
-            Ok(admitted) => admitted,
-            Err((code, message)) => return stream.refuse(code, message),
-        };
+    let admitted = match data::admit_reach(gateway, session, &open) {
+        Ok(admitted) => admitted,
+        Err((code, message)) => return stream.refuse(code, message),
+    };
     tokens.extend(admitted.tokens);
     let onward = StreamOpen { peer: session.host_name.clone(), ..open };
     if let Some(mut upstream) = local.open(admitted.agent, &onward) {
         let accepting = tokio::task::spawn_local(upstream.accepts(&stream));
+        let _open = counts.on_link();
         admitted.used.opened();
-        let relayed = relay(&mut stream, &mut upstream, any_cancelled(tokens)).await;
+        let ended = any_cancelled(tokens);
+        let relayed = relay_counted(&mut stream, &mut upstream, ended, counts.carry()).await;
         admitted.used.carried(&relayed);
         accepting.abort();
         if let Some(refused) = upstream.refusal() {
+            counts.refused(refused.code);
             stream.refuse(refused.code, refused.message);
         }
         return;
@@ -204,8 +208,9 @@ async fn reach(gateway: &Gateway, local: &Local, session: &Session, arrival: Arr
     match Box::pin(data::open_reach(gateway, admitted.agent, &onward)).await {
         Ok(upstream) => {
             stream.accept();
+            let _open = counts.open.hold();
             admitted.used.opened();
-            let relayed = relay(stream, upstream, any_cancelled(tokens)).await;
+            let relayed = relay_counted(stream, upstream, any_cancelled(tokens), counts.carry()).await;
             admitted.used.carried(&relayed);
         }
         Err((code, message)) => stream.refuse(code, message),

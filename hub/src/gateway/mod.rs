@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`acceptor`] (one port for everything), [`session`] (one control connection, an actor), [`greeting`]
 //! (who may hold an agent's identity), [`sessions`] (the registry and what is asked of agents), [`watchdog`] (who is
-//! cut), [`settle`] and [`commands`] (what the log learns), [`data`] and [`pool`] (data connections), [`links`] (many streams on one), [`streams`] (opening a stream; [`wire`] carries its bytes).
+//! cut), [`settle`] and [`commands`] (what the log learns), [`data`] and [`pool`] (data connections), [`links`] (many streams on one), [`counts`] (what metrics show), [`streams`] (opening a stream; [`wire`] carries its bytes).
 //! Invariants: nothing an agent does or leaves undone holds up another one; every queue here has a limit in
 //! [`GatewaySettings`]; a session's facts go to the log in the order in which they happened.
 
 pub mod acceptor;
 mod commands;
+pub mod counts;
 pub mod data;
 mod greeting;
 pub(crate) mod links;
@@ -40,6 +41,7 @@ use crate::{
     running::{Running, Under},
     usage::Usage,
 };
+use counts::Counts;
 use links::Links;
 use sessions::Sessions;
 
@@ -130,6 +132,7 @@ struct Inner {
     parts: Parts,
     sessions: Sessions,
     links: Links,
+    counts: Counts,
     tasks: TaskTracker,
     /// No new session or stream.
     draining: CancellationToken,
@@ -158,6 +161,7 @@ impl Gateway {
         let gateway = Self(Arc::new(Inner {
             sessions: Sessions::default(),
             links: Links::start(cores)?,
+            counts: Counts::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
@@ -201,6 +205,10 @@ impl Gateway {
     }
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.0.sessions
+    }
+    /// What was counted so far, for metrics.
+    pub fn counts(&self) -> &Counts {
+        &self.0.counts
     }
     pub(crate) fn links(&self) -> &Links {
         &self.0.links

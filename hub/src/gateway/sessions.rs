@@ -206,6 +206,11 @@ impl Gateway {
         self.sessions().by_agent.contains_key(&agent)
     }
 
+    /// How many agents are connected.
+    pub fn sessions_now(&self) -> usize {
+        self.sessions().by_agent.len()
+    }
+
     /// Every connected agent, in no order.
     pub fn online(&self) -> Vec<Online> {
         self.sessions().all().iter().map(|session| online(session)).collect()
@@ -400,6 +405,7 @@ impl Gateway {
             }
             *known = Some(reason);
         }
+        self.counts().disconnected(reason);
         self.sessions().by_agent.remove_if(&session.agent, |_, held| Arc::ptr_eq(held, session));
         self.sessions().by_id.remove(&session.id);
         session.pool.close();

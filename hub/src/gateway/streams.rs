@@ -23,32 +23,49 @@ impl Streams for Gateway {
         peer: &'a str,
     ) -> BoxFuture<'a, Result<Stream, OpenError>> {
         Box::pin(async move {
-            if self.is_draining() {
-                return Err(OpenError::Busy);
+            let (counts, begun) = (self.counts().of(kind), Instant::now());
+            counts.opens.add(1);
+            let opened = open_within(self, agent, tunnel, kind, peer).await;
+            match &opened {
+                Ok(_) => counts.opening.add(begun.elapsed()),
+                Err(error) => counts.failed(error),
             }
-            let session = self.sessions().of(agent).ok_or(OpenError::AgentOffline)?;
-            let deadline = Instant::now() + Duration::from_millis(self.settings().open_timeout_ms);
-            let open = Frame::StreamOpen(StreamOpen {
-                tunnel: tunnel.uuid().as_u128(),
-                kind,
-                peer: peer.chars().take(PEER_CHARS_MAX).collect(),
-            });
-            // Each round uses up one connection of a bounded pool, and waits at most to the deadline.
-            loop {
-                let socket = next_connection(&session, deadline).await?;
-                match timeout_at(deadline, ask(socket, &open)).await {
-                    Ok(Ok(Answered::Accepted(stream))) => return Ok(stream),
-                    Ok(Ok(Answered::Refused(refused))) => return Err(refusal(refused)),
-                    // It died on the way, before any answer: nothing of the caller's was sent.
-                    Ok(Err(_)) => {}
-                    Err(_) => return Err(OpenError::Timeout),
-                }
-            }
+            opened
         })
     }
 
     fn is_connected(&self, agent: AgentId) -> bool {
         Self::is_connected(self, agent)
+    }
+}
+
+async fn open_within(
+    gateway: &Gateway,
+    agent: AgentId,
+    tunnel: TunnelId,
+    kind: StreamKind,
+    peer: &str,
+) -> Result<Stream, OpenError> {
+    if gateway.is_draining() {
+        return Err(OpenError::Busy);
+    }
+    let session = gateway.sessions().of(agent).ok_or(OpenError::AgentOffline)?;
+    let deadline = Instant::now() + Duration::from_millis(gateway.settings().open_timeout_ms);
+    let open = Frame::StreamOpen(StreamOpen {
+        tunnel: tunnel.uuid().as_u128(),
+        kind,
+        peer: peer.chars().take(PEER_CHARS_MAX).collect(),
+    });
+    // Each round uses up one connection of a bounded pool, and waits at most to the deadline.
+    loop {
+        let socket = next_connection(&session, deadline).await?;
+        match timeout_at(deadline, ask(socket, &open)).await {
+            Ok(Ok(Answered::Accepted(stream))) => return Ok(stream),
+            Ok(Ok(Answered::Refused(refused))) => return Err(refusal(refused)),
+            // It died on the way, before any answer: nothing of the caller's was sent.
+            Ok(Err(_)) => {}
+            Err(_) => return Err(OpenError::Timeout),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod an_agents_tunnels;
 mod commands;
+mod counts;
 mod data_connections;
 mod datagrams;
 mod encrypted;

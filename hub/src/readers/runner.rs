@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use domain::recorded::Families;
 use parking_lot::Mutex;
 use projections::view::{self, Applied, View, ViewError};
 use tokio::{
@@ -34,6 +35,7 @@ pub struct Pace {
 #[derive(Debug, Clone)]
 pub struct Follower {
     name: &'static str,
+    families: Families,
     reached: watch::Receiver<u64>,
     shared: Arc<Shared>,
 }
@@ -55,6 +57,10 @@ impl Follower {
     /// The view's name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+    /// Whose events it is for.
+    pub fn families(&self) -> Families {
+        self.families
     }
     /// Every event up to this position is in the view, or is none of its business.
     pub fn reached(&self) -> u64 {
@@ -98,7 +104,8 @@ impl Runner {
     pub fn start<V: View>(log: SharedLog, view: V, pace: Pace) -> Self {
         let (reached, follows) = watch::channel(view.checkpoint());
         let shared = Arc::<Shared>::default();
-        let follower = Follower { name: V::NAME, reached: follows, shared: Arc::clone(&shared) };
+        let (name, families) = (V::NAME, V::FAMILIES);
+        let follower = Follower { name, families, reached: follows, shared: Arc::clone(&shared) };
         let stop = CancellationToken::new();
         let work = Work { position: view.checkpoint(), log, pace, reached, shared, stop: stop.clone() };
         Self { follower, stop, task: tokio::spawn(work.run(view)) }

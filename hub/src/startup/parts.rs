@@ -109,6 +109,7 @@ pub(super) fn webhook_parts(
         post: Box::new(Network::new(reach, &trust)),
         schedule: settings.webhook_retry_schedule.clone(),
         index: Some(Index { audit: views.audit(), audited: views.audited() }),
+        counts: webhooks::counts::Counts::default(),
     })
 }
 

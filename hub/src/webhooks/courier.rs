@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     behind::{Behind, Index},
+    counts::{Counts, Standing},
     message::{Messages, NoBody},
     reading::{ROOM_NEEDED, Read, Reading},
     recent::Recent,
@@ -69,6 +70,7 @@ pub struct Parts {
     pub schedule: Schedule,
     /// Where couriers that are far behind find what concerns them; without one they read everything.
     pub index: Option<Index>,
+    pub counts: Counts,
 }
 
 /// What somebody asks of a courier. Answered when it is in the log.
@@ -97,6 +99,7 @@ pub(super) struct Ears {
     pub(super) orders: mpsc::Receiver<Order>,
     /// Something about the webhook itself has changed.
     pub(super) changed: Arc<Notify>,
+    pub(super) standing: Arc<Standing>,
     pub(super) stop: CancellationToken,
 }
 
@@ -200,6 +203,7 @@ impl Courier {
             }
             self.read(active).await?;
             let step = self.begin(active).await?;
+            ears.standing.tell(&self.backlog, active);
             let nothing_to_do = !matches!(step, Step::Try(_)) && self.trying.is_none();
             if nothing_to_do || self.is_overdue() {
                 self.note().await?;
@@ -327,6 +331,7 @@ impl Courier {
         let active = self.is_active().unwrap_or(false);
         let judging = Judging { schedule: &self.parts.schedule, random, active };
         let then = self.backlog.note(sequence, &answer, judging);
+        self.parts.counts.tried(answer.said, latency_ms, then);
         tracing::debug!(webhook = %self.id, sequence, ?reply, ?then, "tried a webhook's message");
         self.unnoted_since.get_or_insert_with(Instant::now);
         if answer.is_gone() {
@@ -344,6 +349,7 @@ impl Courier {
     async fn settle_disabling(&mut self) -> Result<(), Trouble> {
         if let Some(reason) = self.disable {
             self.tell(Command::Disable { reason }).await?;
+            self.parts.counts.disabled(reason);
             tracing::warn!(webhook = %self.id, ?reason, "a webhook was disabled");
             self.disable = None;
         }

@@ -6,6 +6,7 @@
 //! | `reading` | which events become which messages, in the log's order |
 //! | `recent` | what is new, read once for all couriers and sorted by workspace |
 //! | [`behind`] | what a courier reads that is far behind the others |
+//! | [`counts`] | what metrics show of all couriers |
 //! | `stored` | a courier's state: events of `deliveries-<webhook>` |
 //! | [`message`] | a message's body, made from the log |
 //! | [`signature`] | secrets and what is signed with them |
@@ -17,6 +18,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use domain::{
     delivery::{Lane, Message, Said, Source},
     ids::{DeliveryId, EventId, WebhookId},
+    time::Timestamp,
     webhook::Details,
 };
 use parking_lot::Mutex;
@@ -32,6 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 pub mod behind;
+pub mod counts;
 pub mod courier;
 pub mod message;
 pub mod places;
@@ -43,6 +46,7 @@ pub mod sending;
 pub mod signature;
 mod stored;
 
+use counts::{Counts, Overview, Standing};
 pub use courier::Parts;
 use courier::{Ears, Order};
 use recent::Recent;
@@ -77,6 +81,7 @@ pub struct Webhooks {
 struct Reached {
     orders: mpsc::Sender<Order>,
     changed: Arc<Notify>,
+    standing: Arc<Standing>,
     task: AbortHandle,
 }
 
@@ -123,10 +128,30 @@ impl Webhooks {
         }
         let (orders, heard) = mpsc::channel(ORDERS_MAX);
         let changed = Arc::<Notify>::default();
-        let ears = Ears { orders: heard, changed: Arc::clone(&changed), stop: self.stop.clone() };
+        let standing = Arc::<Standing>::default();
+        let ears = Ears {
+            orders: heard,
+            changed: Arc::clone(&changed),
+            standing: Arc::clone(&standing),
+            stop: self.stop.clone(),
+        };
         let courier = courier::run(id, Arc::clone(&self.parts), Arc::clone(&self.recent), ears);
         let task = self.tasks.spawn_on(courier, &self.runtime);
-        couriers.insert(id, Reached { orders, changed, task: task.abort_handle() });
+        couriers.insert(id, Reached { orders, changed, standing, task: task.abort_handle() });
+    }
+
+    /// How the couriers stand; `head`: of the log.
+    pub fn overview(&self, head: u64, now: Timestamp) -> Overview {
+        let mut overview = Overview::default();
+        for reached in self.couriers.lock().values() {
+            overview.add(&reached.standing, head, now);
+        }
+        overview
+    }
+
+    /// What came of their tries so far.
+    pub fn counts(&self) -> &Counts {
+        &self.parts.counts
     }
 
     /// Ends every courier where it stands, as a crash does.

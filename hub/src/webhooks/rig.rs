@@ -187,6 +187,7 @@ impl Rig {
             post: Box::new(self.receiver.clone()),
             schedule: self.schedule.clone(),
             index: None,
+            counts: super::counts::Counts::default(),
         }
     }
 

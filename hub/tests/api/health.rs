@@ -1,9 +1,12 @@
 //! What orchestrators and dashboards ask, without credentials.
 
+use std::collections::BTreeSet;
+
+use hub::metrics::families::GROUPS;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::Running;
+use crate::support::{ADMIN, Running};
 
 #[actix::test]
 async fn a_healthy_hub_says_so_without_credentials() {
@@ -34,7 +37,60 @@ async fn metrics_count_what_happened_and_never_twice() {
     let head = value("pconnect_log_head_position").await;
     assert!(head >= events);
     assert_eq!(value("pconnect_edge_connections_total").await, 0);
-    assert!(value("pconnect_api_responses_total{class=\"2xx\"}").await >= 2);
+    let created = "pconnect_api_requests_total{route=\"/v1/tunnels\",method=\"POST\",class=\"2xx\"}";
+    assert_eq!(value(created).await, 1);
+    assert_eq!(value("pconnect_api_requests_in_flight").await, 1, "the one that asks");
+    assert_eq!(value("pconnect_log_writable").await, 1);
+    hub.stop().await;
+}
+
+#[actix::test]
+async fn every_metric_of_the_list_is_on_the_page_and_no_other() {
+    let hub = Running::start().await;
+    hub.tunnel("name-of-a-tenant").await;
+    let page = hub.send(Method::GET, "/metrics", &[], None).await;
+    assert_eq!(page.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let text = page.body.as_str().unwrap();
+    let shown: BTreeSet<(&str, &str)> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let listed = GROUPS.iter().flat_map(|(_, families)| families.iter());
+    // This hub speaks no TLS.
+    let listed = listed.filter(|family| !family.name.starts_with("pconnect_tls_"));
+    let listed: BTreeSet<(&str, &str)> = listed.map(|family| (family.name, family.kind.name())).collect();
+    assert_eq!(shown, listed);
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let labels = line.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
+        let is_tenants = ["name-of-a-tenant", "tun_"].iter().any(|it| labels.contains(it));
+        assert!(!is_tenants, "a label from a tenant: {line}");
+    }
+    hub.stop().await;
+}
+
+#[actix::test]
+async fn metrics_want_the_operators_token_where_there_is_one_and_no_other_credentials() {
+    let token = "a-token-that-only-prometheus-has";
+    let hub = Running::start_with(&["--metrics-token", token, "--limit-public-per-min", "3"]).await;
+    let ask = async |authorization: &str| {
+        let headers = [("authorization", authorization)];
+        let headers = if authorization.is_empty() { &headers[..0] } else { &headers[..] };
+        hub.send(Method::GET, "/metrics", headers, None).await
+    };
+    for _ in 0..10 {
+        assert_eq!(ask(&format!("Bearer {token}")).await.status, StatusCode::OK, "it is not counted");
+    }
+    let none = ask("").await;
+    assert_eq!((none.status, none.code()), (StatusCode::UNAUTHORIZED, "credentials_missing"));
+    let key = ask(&format!("Bearer {ADMIN}")).await;
+    assert_eq!((key.status, key.code()), (StatusCode::UNAUTHORIZED, "credentials_invalid"));
+    let elsewhere = format!("Bearer {token}");
+    let elsewhere = [("authorization", elsewhere.as_str())];
+    let refused = hub.send(Method::GET, "/v1/whoami", &elsewhere, None).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "it opens nothing else");
+    assert_eq!(ask("Bearer guess").await.status, StatusCode::TOO_MANY_REQUESTS, "guesses are counted");
+    let page = ask(&format!("Bearer {token}")).await;
+    let text = page.body.as_str().unwrap();
+    let refusals = "pconnect_rate_limited_total{scope=\"public\"} 1";
+    assert!(text.lines().any(|line| line == refusals), "{text}");
     hub.stop().await;
 }
 

@@ -51,7 +51,22 @@ fn the_checks_come_in_the_order_of_the_contract() {
     let records = rig.records(expected.len() + 1);
     let denied: Vec<_> = records[1..].iter().map(|(access, _)| access.denied).collect();
     assert_eq!(denied, expected);
-    assert_eq!(rig.edge.metrics.unknown_shares.get(), 1);
+    let metrics = &rig.edge.metrics;
+    assert_eq!(metrics.unknown_shares.get(), 1);
+    // Each reason once, and for the operator by the name that the record has.
+    let mut told: Vec<(String, u64)> = vec![("share_not_found".to_owned(), 1)];
+    told.extend(expected.iter().flatten().map(|denied| (recorded(*denied), 1)));
+    let refused = metrics.refused.all().filter(|(_, count)| *count > 0);
+    let mut refused: Vec<(String, u64)> = refused.map(|(name, count)| (name.to_owned(), count)).collect();
+    told.sort_unstable();
+    refused.sort_unstable();
+    assert_eq!(refused, told);
+    assert_eq!(metrics.unrecorded.each_ref().map(|count| count.get()), [0, 0, 0, 1, 0]);
+    eventually("none is under way", || metrics.in_flight.now() == 0);
+}
+
+fn recorded(denied: Denied) -> String {
+    serde_json::to_value(denied).unwrap().as_str().unwrap().to_owned()
 }
 
 #[test]

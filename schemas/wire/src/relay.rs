@@ -49,6 +49,15 @@ pub struct Relayed {
     pub ended_by: EndedBy,
 }
 
+/// What a relay has carried since it last said so (bytes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Carrying {
+    /// From the first side to the second.
+    pub forth: u64,
+    /// From the second side to the first.
+    pub back: u64,
+}
+
 thread_local! {
     /// The thread's buffer, empty while it is in use or was never needed.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -67,11 +76,22 @@ pub(crate) fn with_buffer<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
 
 /// Relays between two sides until both directions ended, a side broke, or `ended` came. Both are closed when it
 /// returns, and reset unless both finished; so they are when nobody polls it to its end, or the process is killed.
-pub async fn relay(mut first: impl Side, mut second: impl Side, ended: impl Future<Output = ()>) -> Relayed {
+pub async fn relay(first: impl Side, second: impl Side, ended: impl Future<Output = ()>) -> Relayed {
+    relay_counted(first, second, ended, |_| {}).await
+}
+
+/// The same, and says on the way what it carries: a stream may live for days.
+pub async fn relay_counted(
+    mut first: impl Side,
+    mut second: impl Side,
+    ended: impl Future<Output = ()>,
+    carrying: impl Fn(Carrying),
+) -> Relayed {
     first.guard();
     second.guard();
     let mut ended = pin!(ended);
     let (mut forth, mut back) = (Direction::default(), Direction::default());
+    let mut told = Carrying::default();
     let ended_by = std::future::poll_fn(|cx| {
         if ended.as_mut().poll(cx).is_ready() {
             return Poll::Ready(EndedBy::Cancelled);
@@ -80,6 +100,11 @@ pub async fn relay(mut first: impl Side, mut second: impl Side, ended: impl Futu
             let up = forth.poll(&mut first, &mut second, buffer, cx);
             (up, back.poll(&mut second, &mut first, buffer, cx))
         });
+        let now = Carrying { forth: forth.bytes, back: back.bytes };
+        if now != told {
+            carrying(Carrying { forth: now.forth - told.forth, back: now.back - told.back });
+            told = now;
+        }
         match (up, down) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(EndedBy::Finished),
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(EndedBy::Reset),

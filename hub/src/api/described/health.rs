@@ -33,5 +33,9 @@ pub fn readyz() -> Operation {
 }
 
 pub fn metrics() -> Operation {
-    open("getMetrics", "Metrics for Prometheus").answers_text("The text format of Prometheus.", "text/plain")
+    open("getMetrics", "Metrics for Prometheus")
+        .says("Where the operator has set a token for it (`HUB_METRICS_TOKEN`), it has to come as `Authorization: Bearer`.")
+        .answers_text("The text format of Prometheus.", "text/plain")
+        .refuses(401, &["credentials_missing", "credentials_invalid"])
+        .refuses(429, &["rate_limited"])
 }

@@ -14,7 +14,7 @@ use crate::{
         exchange::{Answer, Busy, Exchange, Guard},
         grpc,
         options::{PublicPlace, PublicRequest},
-        page::{self, Refusal},
+        page::{self, CANNOT_LOG, Refusal},
     },
     limits,
 };
@@ -47,6 +47,16 @@ impl Visitor {
     }
 
     pub(super) fn refuse(&self, refusal: &Refusal, guard: Guard) -> Response<Answer> {
+        let metrics = &self.core.shared.metrics;
+        match guard {
+            Guard::Busy(_) => {
+                metrics.answered_unrecorded(refusal.status);
+                metrics.refused.add(refusal.code);
+            }
+            // It is counted as what its record says, and as one whose record could not be written.
+            Guard::Exchange(_) if refusal.code == CANNOT_LOG => metrics.refused.add(CANNOT_LOG),
+            Guard::Exchange(_) => {}
+        }
         self.page(refusal).map(|body| Answer::Own(Some(body), guard))
     }
 
@@ -103,6 +113,7 @@ impl Visitor {
             request: self.core.request_id(),
         };
         let response = (self.core.shared.deps.public)(request).await;
+        self.core.shared.metrics.answered_unrecorded(response.status());
         response.map(|body| Answer::Own(Some(body), Guard::Busy(busy)))
     }
 }

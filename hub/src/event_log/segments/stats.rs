@@ -5,10 +5,15 @@ use std::{
     time::Duration,
 };
 
+use super::super::AppendError;
+
 /// Upper bounds of the buckets of [`LogStats::events_per_commit`]; a last bucket holds the rest.
 pub const EVENTS_BOUNDS: [u64; 6] = [1, 4, 16, 64, 256, 1024];
 /// Upper bounds, in microseconds, of the buckets of [`LogStats::append_latency`]; a last bucket holds the rest.
 pub const LATENCY_BOUNDS_US: [u64; 8] = [100, 250, 500, 1_000, 2_500, 10_000, 50_000, 250_000];
+
+/// Why an append was not acknowledged, as metrics name it.
+const FAILURES: [&str; 4] = ["conflict", "unavailable", "refused", "in_doubt"];
 
 /// Counters since the log was opened. They only grow; read them one by one.
 #[derive(Debug, Default)]
@@ -21,8 +26,8 @@ pub struct LogStats {
     pub events: AtomicU64,
     /// Bytes written, marks included.
     pub bytes: AtomicU64,
-    /// Appends that were not acknowledged, conflicts included.
-    pub refused: AtomicU64,
+    /// Appends that were not acknowledged, in the order of [`FAILURES`].
+    refused: [AtomicU64; FAILURES.len()],
     /// Signed seals written.
     pub seals: AtomicU64,
     /// Bytes of old segments that the check in the background has read.
@@ -42,15 +47,29 @@ impl LogStats {
         self.bytes.fetch_add(bytes, Relaxed);
         self.events_per_commit[bucket(&EVENTS_BOUNDS, events)].fetch_add(1, Relaxed);
     }
-    pub(crate) fn answered(&self, acknowledged: Result<(), ()>, took: Duration) {
-        if acknowledged.is_err() {
-            self.refused.fetch_add(1, Relaxed);
+    pub(crate) fn answered(&self, acknowledged: Result<(), &AppendError>, took: Duration) {
+        if let Err(error) = acknowledged {
+            let [conflict, unavailable, refused, in_doubt] = &self.refused;
+            let count = match error {
+                AppendError::Conflict { .. } => conflict,
+                AppendError::Unavailable(_) => unavailable,
+                AppendError::Refused(_) => refused,
+                AppendError::InDoubt(_) => in_doubt,
+            };
+            count.fetch_add(1, Relaxed);
             return;
         }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.appends.fetch_add(1, Relaxed);
         self.append_latency[bucket(&LATENCY_BOUNDS_US, micros)].fetch_add(1, Relaxed);
         self.append_latency_us_sum.fetch_add(micros, Relaxed);
+    }
+}
+
+impl LogStats {
+    /// How many appends were not acknowledged, by the reason.
+    pub fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        FAILURES.into_iter().zip(&self.refused).map(|(reason, count)| (reason, count.load(Relaxed)))
     }
 }
 

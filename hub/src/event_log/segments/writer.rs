@@ -379,7 +379,7 @@ impl Writer {
                 }
                 (_, _, result) => result,
             };
-            self.shared.stats.answered(result.as_ref().map(drop).map_err(drop), answer.queued.elapsed());
+            self.shared.stats.answered(result.as_ref().map(drop), answer.queued.elapsed());
             // A caller that went away does not want to know.
             drop(answer.reply.send(result));
         }

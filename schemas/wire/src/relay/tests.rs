@@ -62,6 +62,31 @@ async fn an_end_of_one_side_leaves_the_other_direction_open() {
 }
 
 #[tokio::test]
+async fn what_is_carried_is_told_on_the_way_and_once() {
+    let ((mut left, first), (second, mut right)) = (pair().await, pair().await);
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let ended = std::future::pending();
+    let carrying = move |carried| drop(tell.send(carried));
+    let relay = tokio::spawn(relay_counted(Tcp::from(first), Tcp::from(second), ended, carrying));
+    left.write_all(b"question").await.unwrap();
+    soon(right.read_exact(&mut [0; 8])).await.unwrap();
+    assert_eq!(soon(told.recv()).await, Some(Carrying { forth: 8, back: 0 }), "while it is open");
+    // Enough to be spliced.
+    let (bulk, mut arrived) = (vec![7; 4_000_000], vec![0; 4_000_000]);
+    let (written, read) =
+        soon(async { tokio::join!(right.write_all(&bulk), left.read_exact(&mut arrived)) }).await;
+    assert!(written.is_ok() && read.is_ok());
+    left.shutdown().await.unwrap();
+    right.shutdown().await.unwrap();
+    let relayed = soon(relay).await.unwrap();
+    let mut sum = Carrying { forth: 8, back: 0 };
+    while let Some(carried) = soon(told.recv()).await {
+        sum = Carrying { forth: sum.forth + carried.forth, back: sum.back + carried.back };
+    }
+    assert_eq!((sum.forth, sum.back), (relayed.forth, relayed.back));
+}
+
+#[tokio::test]
 async fn a_relay_that_nobody_carries_on_ends_in_a_reset_and_not_as_if_all_had_been_said() {
     let mut rig = rig().await;
     rig.left.write_all(b"x").await.unwrap();
