@@ -7,8 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    access, agent, agent_command, claim, delivery, environment, message, node, retention, share, tunnel,
-    webhook, workspace,
+    access, agent, agent_command, claim, delivery, environment, message, node, retention, seal, share,
+    tunnel, webhook, workspace,
 };
 
 /// Something that happened.
@@ -25,6 +25,7 @@ pub enum Event {
     Message(message::Event),
     Environment(environment::Event),
     Retention(retention::Event),
+    Seal(seal::Event),
     Webhook(webhook::Event),
     Delivery(delivery::Event),
 }
@@ -62,6 +63,7 @@ impl Event {
             Self::Message(event) => event.type_and_version(),
             Self::Environment(event) => event.type_and_version(),
             Self::Retention(event) => event.type_and_version(),
+            Self::Seal(event) => event.type_and_version(),
             Self::Webhook(event) => event.type_and_version(),
             Self::Delivery(event) => event.type_and_version(),
         }
@@ -82,6 +84,7 @@ impl Event {
             Self::Message(event) => event.data(),
             Self::Environment(event) => event.data(),
             Self::Retention(event) => event.data(),
+            Self::Seal(event) => event.data(),
             Self::Webhook(event) => event.data(),
             Self::Delivery(event) => event.data(),
         };
@@ -160,6 +163,7 @@ fn read(event_type: &str, version: u16, data: &str) -> Result<Event, DecodeError
             environment::Event::read(event_type, version, data).map(|e| e.map(Event::Environment))
         }
         "history" => retention::Event::read(event_type, version, data).map(|e| e.map(Event::Retention)),
+        "log" => seal::Event::read(event_type, version, data).map(|e| e.map(Event::Seal)),
         "webhook" => webhook::Event::read(event_type, version, data).map(|e| e.map(Event::Webhook)),
         "delivery" => delivery::Event::read(event_type, version, data).map(|e| e.map(Event::Delivery)),
         _ => Ok(None),

@@ -111,6 +111,10 @@ impl StreamName {
     pub fn history(family: Family) -> Self {
         Self::of("history", family.name())
     }
+    /// The log's seals, where they are recorded in the log itself: a stream with one writer.
+    pub fn seals() -> Self {
+        Self::of("log", "seals")
+    }
     pub fn node(name: &str) -> Self {
         Self::of("node", name)
     }

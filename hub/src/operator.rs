@@ -30,7 +30,7 @@ use crate::{
     secrets::Secret,
 };
 
-pub use client::run;
+pub use client::{run, run_with};
 pub use server::{Socket, serve};
 
 /// An order is a name or two.
@@ -161,7 +161,8 @@ pub async fn execute(core: &Core, order: &Order) -> Result<Vec<String>> {
             Ok(vec![format!("[ok] erased from {from} to {until}: {keys} keys destroyed")])
         }
         Order::LogExtent {} => {
-            let extent = core.segments.extent();
+            let segments = core.segments.as_ref().context(crate::offline::NO_EXTERNAL_BACKUP)?;
+            let extent = segments.extent();
             Ok(vec![serde_json::to_string(&extent).context("an extent is plain data")?])
         }
     }

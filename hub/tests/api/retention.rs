@@ -21,7 +21,7 @@ fn retention(hub: &Running, days: u32) -> Retention {
     let core = &hub.hub.core;
     Retention {
         log: core.log.clone(),
-        segments: Arc::clone(&core.segments),
+        segments: core.segments.clone().unwrap(),
         views: Arc::clone(&hub.hub.ports.views),
         clock: core.clock.clone(),
         keep: Keep { days, bytes: 0 },
@@ -94,7 +94,7 @@ async fn accesses_go_after_some_days_and_their_count_stays() {
 
 /// The head of the log now.
 fn head_of(hub: &Running) -> String {
-    let segments: &Segments = &hub.hub.core.segments;
+    let segments: &Segments = hub.hub.core.segments.as_ref().unwrap();
     let extent: Value = serde_json::to_value(segments.extent()).unwrap();
     extent["head"].as_str().unwrap().to_owned()
 }
