@@ -32,8 +32,6 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const ANSWER_EVENTS_MAX: usize = 16_384;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Whoever asks right after a connection could not be made hears why, and does not wait for another try.
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// What an event's row has, in the order of [`recorded`].
 const COLUMNS: &str = "position, seq, stream, revision, id, type, version, recorded_at, workspace, actor, causation, \
@@ -61,7 +59,7 @@ enum Slot {
     #[default]
     Empty,
     Open(Arc<Session>),
-    /// Could not be made, then.
+    /// Could not be made, then: whoever has waited for that try hears why, and does not wait for another one.
     Failed(Instant, String),
 }
 
@@ -71,11 +69,11 @@ impl Readers {
     }
 
     async fn session(&self) -> Result<(usize, Arc<Session>), ReadError> {
-        let at = self.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
+        let (asked, at) = (Instant::now(), self.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS);
         let mut slot = self.slots[at].lock().await;
         match &*slot {
             Slot::Open(session) if !session.is_lost() => return Ok((at, Arc::clone(session))),
-            Slot::Failed(when, reason) if when.elapsed() < TRY_AGAIN_AFTER => {
+            Slot::Failed(when, reason) if *when > asked => {
                 return Err(ReadError::Unavailable(reason.clone()));
             }
             Slot::Empty | Slot::Open(_) | Slot::Failed(..) => {}
