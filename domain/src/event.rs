@@ -8,7 +8,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    access, agent, agent_command, claim, delivery, environment, log_format, message, node, retention, share,
+    access, agent, agent_command, claim, delivery, environment, log_format, message, node, retention, seal,
+    share,
     tunnel, webhook, workspace,
 };
 
@@ -26,6 +27,7 @@ pub enum Event {
     Message(message::Event),
     Environment(environment::Event),
     Retention(retention::Event),
+    Seal(seal::Event),
     Webhook(webhook::Event),
     Delivery(delivery::Event),
     LogFormat(log_format::Event),
@@ -64,6 +66,7 @@ impl Event {
             Self::Message(event) => event.type_and_version(),
             Self::Environment(event) => event.type_and_version(),
             Self::Retention(event) => event.type_and_version(),
+            Self::Seal(event) => event.type_and_version(),
             Self::Webhook(event) => event.type_and_version(),
             Self::Delivery(event) => event.type_and_version(),
             Self::LogFormat(event) => event.type_and_version(),
@@ -85,6 +88,7 @@ impl Event {
             Self::Message(event) => event.data(),
             Self::Environment(event) => event.data(),
             Self::Retention(event) => event.data(),
+            Self::Seal(event) => event.data(),
             Self::Webhook(event) => event.data(),
             Self::Delivery(event) => event.data(),
             Self::LogFormat(event) => event.data(),
@@ -207,6 +211,7 @@ fn read(event_type: &str, version: u16, data: &str) -> Result<Event, DecodeError
             environment::Event::read(event_type, version, data).map(|e| e.map(Event::Environment))
         }
         "history" => retention::Event::read(event_type, version, data).map(|e| e.map(Event::Retention)),
+        "log" if event_type == "log.sealed" => seal::Event::read(event_type, version, data).map(|e| e.map(Event::Seal)),
         "webhook" => webhook::Event::read(event_type, version, data).map(|e| e.map(Event::Webhook)),
         "log" => log_format::Event::read(event_type, version, data).map(|e| e.map(Event::LogFormat)),
         "delivery" => delivery::Event::read(event_type, version, data).map(|e| e.map(Event::Delivery)),

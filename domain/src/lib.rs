@@ -27,6 +27,7 @@ pub mod workspace;
 pub mod access;
 pub mod public_events;
 pub mod retention;
+pub mod seal;
 
 pub mod policy;
 pub mod target;

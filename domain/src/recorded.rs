@@ -115,6 +115,10 @@ impl StreamName {
     pub fn log_format() -> Self {
         Self::of("log", "format")
     }
+    /// The log's seals, where they are recorded in the log itself: a stream with one writer.
+    pub fn seals() -> Self {
+        Self::of("log", "seals")
+    }
     pub fn node(name: &str) -> Self {
         Self::of("node", name)
     }

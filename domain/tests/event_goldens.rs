@@ -22,7 +22,7 @@ use domain::{
     node,
     policy::{methods::Method, paths::PathRule},
     recorded::Actor,
-    retention,
+    retention, seal,
     share::{self, RevokeReason},
     target::{Protocol, Target},
     time::Timestamp,
@@ -37,7 +37,7 @@ use uuid::Uuid;
 mod webhooks;
 
 /// The number of arms of [`place`].
-const TYPES: usize = 56;
+const TYPES: usize = 57;
 
 /// Where an event's type stands among all: a new type does not compile until it has a place here, and has no place
 /// until [`examples`] has one of it.
@@ -99,6 +99,7 @@ fn place(event: &Event) -> usize {
         Event::Webhook(webhook::Event::Deleted(_)) => 53,
         Event::Delivery(delivery::Event::Noted(_)) => 54,
         Event::LogFormat(log_format::Event::Raised(_)) => 55,
+        Event::Seal(seal::Event::Sealed(_)) => 56,
     }
 }
 
@@ -119,6 +120,10 @@ fn hash(digit: char) -> String {
 }
 fn token(digit: char) -> Token {
     Token { token_hash: hash(digit), expires_at: at(30 * 86_400), key_id: Some(id(4)) }
+}
+
+fn sealed() -> seal::LogSealed {
+    seal::LogSealed { position: 70_000, recorded_at: at(60), heads: hash('b'), seal: "7063533100".to_owned() }
 }
 
 fn retired() -> [retention::Event; 2] {
@@ -383,6 +388,7 @@ fn examples() -> Vec<Event> {
     examples.extend(shares.map(Event::Share));
     examples.extend(claims.map(Event::Claim));
     examples.extend(retired().map(Event::Retention));
+    examples.push(Event::Seal(seal::Event::Sealed(sealed())));
     examples.push(Event::Node(node::Event::Started(started)));
     examples.push(Event::Access(access::Event::Accessed(accesses())));
     examples.extend(commands.map(Event::AgentCommand));

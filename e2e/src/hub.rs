@@ -213,13 +213,19 @@ pub fn shown(output: &Output) -> String {
 
 /// The hub's binary without any setting of the caller's environment.
 pub fn hub_command(settings: &[(String, String)]) -> Command {
-    let mut command = Command::new(binary("hub"));
+    let mut command = without_settings(binary("hub"));
+    command.envs(settings.iter().map(|(name, value)| (name, value))).env("NO_COLOR", "1");
+    command
+}
+
+/// A program that may start hubs, the same way.
+pub fn without_settings(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HUB_") {
             command.env_remove(name);
         }
     }
-    command.envs(settings.iter().map(|(name, value)| (name, value))).env("NO_COLOR", "1");
     command
 }
 

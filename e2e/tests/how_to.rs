@@ -2,7 +2,11 @@
 
 use std::process::Command;
 
-use e2e::{Hub, Machine, hub::ADMIN_KEY, targets::Nginx};
+use e2e::{
+    Hub, Machine,
+    hub::ADMIN_KEY,
+    targets::{Nginx, Postgres},
+};
 
 const PAGE: &str = include_str!("../../docs/how-to/use-the-api.md");
 const WEBHOOKS: &str = include_str!("../../docs/how-to/webhooks.md");
@@ -75,6 +79,31 @@ fn webhooks_work_as_the_page_says() {
         .args(["-x", "-c", &script])
         .env("HUB", hub.url())
         .env("KEY", ADMIN_KEY)
+        .current_dir(folder.path())
+        .output()
+        .expect("bash runs");
+    assert!(output.status.success(), "{}", e2e::hub::shown(&output));
+}
+
+const EXTERNAL_LOG: &str = include_str!("../../docs/how-to/external-log.md");
+
+#[test]
+fn the_log_in_postgresql_works_as_the_page_says() {
+    let script = script(EXTERNAL_LOG);
+    assert!(script.lines().count() > 20, "the page has lost its blocks");
+    let server = Postgres::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let binary = e2e::binaries::binary("hub");
+    let beside = binary.parent().expect("a binary lies in a folder");
+    let tools = Postgres::programs().display().to_string();
+    let path = std::env::var("PATH").expect("there is a PATH");
+    let mut bash = e2e::hub::without_settings("bash");
+    let output = bash
+        .args(["-x", "-c", &script])
+        .env("PATH", format!("{}:{tools}:{path}", beside.display()))
+        .env("PGHOST", server.address.ip().to_string())
+        .env("PGPORT", server.address.port().to_string())
+        .env("PGUSER", "postgres")
         .current_dir(folder.path())
         .output()
         .expect("bash runs");

@@ -18,7 +18,9 @@ use crate::{
     clock::{SharedClock, SystemClock},
     event_log::{
         SharedLog,
-        segments::{Options, Segments},
+        place::{self, LogUrl, Place},
+        postgres::{self, Address, Postgres},
+        segments::{Lock, LogStats, Options, Segments},
     },
     keyring::Keyring,
     readers::load_routes,
@@ -34,36 +36,52 @@ pub struct Core {
     pub clock: SharedClock,
     pub keyring: Arc<Keyring>,
     pub log: SharedLog,
-    pub segments: Arc<Segments>,
+    /// The log as the embedded engine has it; `None` where it is in a database.
+    pub segments: Option<Arc<Segments>>,
+    pub log_stats: Arc<LogStats>,
     pub routes: Arc<Routes>,
     /// How far `routes` had read when it was opened.
     pub routes_position: u64,
     pub executor: Executor,
     /// Until they are stopped.
     arbiters: Mutex<Option<Arbiters>>,
+    /// The exclusive right to the data directory, where the log itself does not hold it.
+    lock: Mutex<Option<Lock>>,
+}
+
+/// An open log.
+struct Opened {
+    log: SharedLog,
+    segments: Option<Arc<Segments>>,
+    log_stats: Arc<LogStats>,
+    keyring: Arc<Keyring>,
+    lock: Option<Lock>,
 }
 
 impl Core {
-    /// Opens a data directory, creating it on first use, and folds the log's facts.
+    /// Opens a data directory with its own log, creating it on first use, and folds the log's facts.
     ///
     /// # Errors
     /// The directory is in use by another hub, the log is damaged or of a later release, or the disk says no.
     pub async fn open(data: &Path) -> Result<Self> {
-        Self::open_at(data, Arc::new(SystemClock)).await
+        Self::open_at(data, None, "operator", Arc::new(SystemClock)).await
     }
 
-    /// The same with a clock of the caller's.
+    /// The same with the log at an address, if there is one, for a node of this name, with a clock of the caller's.
     ///
     /// # Errors
-    /// As [`Core::open`].
-    pub async fn open_at(data: &Path, clock: SharedClock) -> Result<Self> {
+    /// As [`Core::open`]; or the log's server cannot be reached, or another hub has it.
+    pub async fn open_at(data: &Path, log: Option<&LogUrl>, node: &str, clock: SharedClock) -> Result<Self> {
+        let place = place::of(data, log)?;
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(data)
             .with_context(|| format!("while creating the data directory {}", data.display()))?;
-        let (segments, keyring) = open_log(data)?;
-        let log: SharedLog = segments.clone();
+        let Opened { log, segments, log_stats, keyring, lock } = match place {
+            Place::Embedded => open_embedded(data)?,
+            Place::Postgres(address) => open_postgres(data, *address, node).await?,
+        };
         let (routes, routes_position) = load_routes(&log).await.context("while reading the event log")?;
         upgrade::readable(&routes)?;
         let routes = Arc::new(routes);
@@ -75,10 +93,12 @@ impl Core {
             keyring,
             log,
             segments,
+            log_stats,
             routes,
             routes_position,
             executor,
             arbiters: Mutex::new(Some(arbiters)),
+            lock: Mutex::new(lock),
         })
     }
 
@@ -89,6 +109,7 @@ impl Core {
             arbiters.stop();
         }
         self.log.close().await;
+        drop(self.lock.lock().take());
     }
 
     /// The workspace of a name or an id.
@@ -198,13 +219,31 @@ pub fn not_done<R: fmt::Display>(what: &'static str) -> impl FnOnce(ExecuteError
     }
 }
 
-fn open_log(data: &Path) -> Result<(Arc<Segments>, Arc<Keyring>)> {
+fn open_embedded(data: &Path) -> Result<Opened> {
     // First: opening the keyring mends its end, where a running hub may be writing.
     let lock = Segments::lock(data).context("while opening the event log")?;
     let keyring = Arc::new(Keyring::open(&data.join("keyring")).context("while opening the keyring")?);
     let segments = Segments::open_locked(lock, data, Options::new(Arc::clone(&keyring)))
         .context("while opening the event log")?;
-    Ok((Arc::new(segments), keyring))
+    let segments = Arc::new(segments);
+    let log_stats = segments.stats();
+    Ok(Opened { log: segments.clone(), segments: Some(segments), log_stats, keyring, lock: None })
+}
+
+async fn open_postgres(data: &Path, address: Address, node: &str) -> Result<Opened> {
+    let lock = Segments::lock(data).context("while opening the data directory")?;
+    let keyring = Arc::new(Keyring::open(&data.join("keyring")).context("while opening the keyring")?);
+    let (server, seals) = (address.to_string(), place::seals_folder(data));
+    let log_id = place::bound_to(data)?;
+    let options =
+        postgres::Options { log_id, ..postgres::Options::new(address, Arc::clone(&keyring), seals, node) };
+    let log = Arc::new(Postgres::open(options).await?);
+    let shared: SharedLog = log.clone();
+    if let Err(error) = place::bind(data, shared.log_id(), &server) {
+        shared.close().await;
+        return Err(error.into());
+    }
+    Ok(Opened { log_stats: log.stats(), log: shared, segments: None, keyring, lock: Some(lock) })
 }
 
 /// A key that the operator brings must be as strong as one that the hub makes.

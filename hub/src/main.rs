@@ -44,7 +44,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Quickstart(args) => system.block_on(quickstart::run(*args)).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => system.block_on(serve(args.settings)).map(|()| ExitCode::SUCCESS),
-        Command::Verify(args) => Ok(offline::run_verify(&args)),
+        Command::Verify(args) => Ok(system.block_on(offline::run_verify(&args))),
         Command::Rebuild(args) => system.block_on(offline::run_rebuild(&args)),
         Command::Events(args) => offline::events::run(args.command).map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => offline::replay::run(&args).map(|()| ExitCode::SUCCESS),

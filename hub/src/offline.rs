@@ -1,20 +1,26 @@
 //! The operator's commands on a data directory: verify and rebuild, which no hub may be using; what reads the log whether
 //! one does or not; what a running hub is asked to do.
 
-use std::{io::Write as _, path::Path, process::ExitCode};
+use std::{io::Write as _, path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, Result};
 
 pub mod copies;
 pub mod events;
 pub mod replay;
+mod source;
 
 use crate::{
+    clock::SystemClock,
     core::Core,
-    event_log::verify::{VerifyFailure, VerifyReport, verify},
+    event_log::{
+        place::{self, Place, PlaceError},
+        postgres,
+        verify::{VerifyFailure, VerifyReport, verify},
+    },
     operator::{self, Order},
     readers::rebuild::{self, Progress},
-    settings::{EraseArgs, KeyCommand, Rebuild, Upgrade, Verify, WorkspaceCommand},
+    settings::{DataDir, EraseArgs, KeyCommand, Rebuild, Upgrade, Verify, WorkspaceCommand},
     telemetry,
 };
 
@@ -27,8 +33,8 @@ pub fn say(text: &str) {
 }
 
 /// `hub verify`: 0 clean, 1 the first bad event is named, 2 cannot judge.
-pub fn run_verify(args: &Verify) -> ExitCode {
-    match verify(&args.data.path, args.head.as_deref()) {
+pub async fn run_verify(args: &Verify) -> ExitCode {
+    match verified(args).await {
         Ok(report) if args.json => say(&json_of(&report).to_string()),
         Ok(report) => say(&words_of(&report)),
         Err(failure @ VerifyFailure::CannotJudge(_)) => {
@@ -47,6 +53,17 @@ pub fn run_verify(args: &Verify) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+async fn verified(args: &Verify) -> Result<VerifyReport, VerifyFailure> {
+    let (data, head) = (args.data.path.as_path(), args.head.as_deref());
+    let place = place::of(data, args.data.log.as_ref());
+    match place.map_err(|error| VerifyFailure::CannotJudge(error.to_string()))? {
+        Place::Embedded => verify(data, head),
+        Place::Postgres(address) => {
+            postgres::verify(*address, &data.join("keyring"), &place::seals_folder(data), head).await
+        }
+    }
+}
+
 fn json_of_failure(failure: &VerifyFailure) -> serde_json::Value {
     let place = match failure {
         VerifyFailure::Bad(damage) => Some(serde_json::json!({
@@ -56,6 +73,12 @@ fn json_of_failure(failure: &VerifyFailure) -> serde_json::Value {
             "event": damage.event.map(|id| id.to_string()),
             "stream": damage.stream,
             "reason": damage.reason,
+        })),
+        VerifyFailure::BadRow(bad) => Some(serde_json::json!({
+            "position": bad.position,
+            "event": bad.event.map(|id| id.to_string()),
+            "stream": bad.stream,
+            "reason": bad.reason,
         })),
         VerifyFailure::OtherHead { .. } | VerifyFailure::CannotJudge(_) => None,
     };
@@ -109,8 +132,8 @@ fn words_of(report: &VerifyReport) -> String {
 /// # Errors
 /// The directory is in use, the log is damaged, or the disk says no.
 pub async fn run_rebuild(args: &Rebuild) -> Result<ExitCode> {
-    let data = existing(&args.data.path)?;
-    let core = Core::open(data).await?;
+    let data = existing(&args.data)?;
+    let core = Core::open_at(data, args.data.log.as_ref(), "operator", Arc::new(SystemClock)).await?;
     let bar = indicatif::ProgressBar::new(0).with_style(
         indicatif::ProgressStyle::with_template(
             "{bar:40} {human_pos}/{human_len} events, {per_sec}, {eta} left",
@@ -148,12 +171,13 @@ pub async fn run_rebuild(args: &Rebuild) -> Result<ExitCode> {
 /// The name is taken or none, or the log takes no writes.
 pub async fn run_workspace(command: WorkspaceCommand) -> Result<()> {
     let (data, order) = match command {
-        WorkspaceCommand::Create { name, data } => (data.path, Order::WorkspaceCreate { name }),
-        WorkspaceCommand::List { data } => (data.path, Order::WorkspaceList {}),
+        WorkspaceCommand::Create { name, data } => (data, Order::WorkspaceCreate { name }),
+        WorkspaceCommand::List { data } => (data, Order::WorkspaceList {}),
     };
     // The first workspace makes its data directory.
-    let data = if matches!(order, Order::WorkspaceCreate { .. }) { data.as_path() } else { existing(&data)? };
-    show(&operator::run(data, &order).await?);
+    let path =
+        if matches!(order, Order::WorkspaceCreate { .. }) { data.path.as_path() } else { existing(&data)? };
+    show(&operator::run_with(path, data.log.as_ref(), &order).await?);
     Ok(())
 }
 
@@ -169,7 +193,7 @@ pub async fn run_key(command: KeyCommand) -> Result<()> {
         KeyCommand::List { workspace, data } => (data, Order::KeyList { workspace }),
         KeyCommand::Revoke { id, workspace, data } => (data, Order::KeyRevoke { id, workspace }),
     };
-    show(&operator::run(existing(&data.path)?, &order).await?);
+    show(&operator::run_with(existing(&data)?, data.log.as_ref(), &order).await?);
     Ok(())
 }
 
@@ -180,7 +204,7 @@ pub async fn run_key(command: KeyCommand) -> Result<()> {
 pub async fn run_erase(args: EraseArgs) -> Result<()> {
     let EraseArgs { workspace, share, from, until, data } = args;
     let order = Order::Erase { workspace, share, from, until: until.unwrap_or(from) };
-    show(&operator::run(existing(&data.path)?, &order).await?);
+    show(&operator::run_with(existing(&data)?, data.log.as_ref(), &order).await?);
     Ok(())
 }
 
@@ -200,7 +224,24 @@ fn show(lines: &[String]) {
     }
 }
 
-fn existing(data: &Path) -> Result<&Path> {
-    anyhow::ensure!(data.join("log").is_dir(), "no event log in {}", data.display());
-    Ok(data)
+/// What a backup of a log in a database is told.
+pub(crate) const NO_EXTERNAL_BACKUP: &str = "\
+`hub backup` and `hub restore` copy the embedded event log; this one is in a database: back that up with its own means \
+(pg_dump, base backups), and the files keyring and keyring.destroyed of the data directory after it; \
+docs/how-to/external-log.md says how";
+
+/// A directory that was used before.
+fn existing(data: &DataDir) -> Result<&Path> {
+    let is_there = data.path.join("log").is_dir() || place::is_external(&data.path);
+    anyhow::ensure!(is_there, "no event log in {}", data.path.display());
+    Ok(&data.path)
+}
+
+/// The same of a command that only the embedded log has.
+fn embedded<'a>(data: &'a DataDir, why_not: &'static str) -> Result<&'a Path> {
+    match place::of(&data.path, data.log.as_ref()) {
+        Ok(Place::Embedded) => Ok(&data.path),
+        Ok(Place::Postgres(_)) | Err(PlaceError::IsElsewhere { .. }) => anyhow::bail!(why_not),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -31,7 +31,7 @@ use crate::{
     upgrade::Upgrade,
 };
 
-pub use client::run;
+pub use client::{run, run_with};
 pub use server::{Socket, serve};
 
 /// An order is a name or two.
@@ -167,7 +167,8 @@ pub async fn execute(core: &Core, order: &Order) -> Result<Vec<String>> {
         }
         Order::Upgrade { finish } => Upgrade::of(core).order(*finish).await,
         Order::LogExtent {} => {
-            let extent = core.segments.extent();
+            let segments = core.segments.as_ref().context(crate::offline::NO_EXTERNAL_BACKUP)?;
+            let extent = segments.extent();
             Ok(vec![serde_json::to_string(&extent).context("an extent is plain data")?])
         }
     }

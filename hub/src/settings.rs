@@ -17,6 +17,7 @@ use domain::policy::retries::Schedule;
 use ipnet::IpNet;
 
 use self::{guesses::wrong_codes, texts::metrics_token};
+use crate::event_log::place::LogUrl;
 
 mod guesses;
 mod looking_back;
@@ -189,6 +190,9 @@ pub struct DataDir {
     /// The data directory
     #[arg(long = "data", env = "HUB_DATA", default_value = "./data", value_name = "DIR")]
     pub path: PathBuf,
+    /// Where the event log is, if it is not in the data directory: postgres://USER:PASSWORD@HOST/DATABASE; in HUB_LOG nobody else reads it
+    #[arg(long, env = "HUB_LOG", hide_env_values = true, value_name = "URL")]
+    pub log: Option<LogUrl>,
 }
 
 /// When an access record must be durable.

@@ -136,6 +136,18 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// What only the embedded log can do is refused rather than left undone.
+fn refuse_with_external_log(settings: &Settings) -> Result<()> {
+    let is_external = settings.data.log.as_ref().is_some_and(|log| !log.is_empty());
+    let retires = settings.access_retention_days > 0 || settings.access_retention_bytes > 0;
+    anyhow::ensure!(
+        !(is_external && retires),
+        "access_retention_days and access_retention_bytes need the embedded event log: with --log nothing is retired \
+         yet, so leave them at 0"
+    );
+    Ok(())
+}
+
 /// Binds the address, or a free port of it where the caller allows that.
 fn bind(address: SocketAddr, or_free: bool) -> io::Result<TcpListener> {
     match TcpListener::bind(address) {
@@ -172,7 +184,8 @@ impl Hub {
         plan::warn_of_unnamed(&tls, &settings);
         let settings = Arc::new(settings);
         let data = settings.data.path.clone();
-        let core = Arc::new(Core::open_at(&data, clock).await?);
+        refuse_with_external_log(&settings)?;
+        let core = Arc::new(Core::open_at(&data, settings.data.log.as_ref(), &settings.node, clock).await?);
         let boot = Uuid::now_v7();
         let begun = NodeStarted {
             node: settings.node.clone(),
@@ -324,7 +337,7 @@ impl Hub {
             views: Arc::clone(&views),
             recorder,
             edge: Arc::clone(&edge.metrics),
-            log_stats: core.segments.stats(),
+            log_stats: Arc::clone(&core.log_stats),
             links,
             tls: tls.clone(),
             metrics: Arc::new(Metrics::new(api::templates())),
@@ -366,15 +379,17 @@ impl Hub {
         let recording = UsageRecorder { usage, log: core.log.clone(), clock: core.clock.clone(), boot };
         tasks.spawn_on(recording.run(stop.clone()), data_plane.handle());
         let keep = Keep { days: settings.access_retention_days, bytes: settings.access_retention_bytes };
-        let retention = Retention {
-            log: core.log.clone(),
-            segments: Arc::clone(&core.segments),
-            views: Arc::clone(&views),
-            webhooks: Arc::clone(&webhooks),
-            clock: core.clock.clone(),
-            keep,
-        };
-        tasks.spawn_on(retention.run(stop.clone()), data_plane.handle());
+        if let Some(segments) = core.segments.clone() {
+            let retention = Retention {
+                log: core.log.clone(),
+                segments,
+                views: Arc::clone(&views),
+                webhooks: Arc::clone(&webhooks),
+                clock: core.clock.clone(),
+                keep,
+            };
+            tasks.spawn_on(retention.run(stop.clone()), data_plane.handle());
+        }
         tasks.spawn_on(Upgrade::of(&core).run(stop.clone()), data_plane.handle());
         let certificates = tls.certificates();
         if let Some(keeper) = keeper {

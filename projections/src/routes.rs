@@ -194,7 +194,7 @@ impl Routes {
             Event::Message(event) => self.apply_message(brought, event),
             Event::Environment(event) => self.apply_environment(brought, event),
             Event::Webhook(event) => self.apply_webhook(brought, event),
-            Event::Access(_) | Event::Retention(_) | Event::Delivery(_) => {}
+            Event::Access(_) | Event::Retention(_) | Event::Seal(_) | Event::Delivery(_) => {}
         }
     }
 

@@ -45,6 +45,8 @@ const BATCH: usize = 1_000;
 const AT_ONCE: usize = 64;
 /// How often forgotten claims and orphans are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// A log in a database may be away for a moment; what it has then says nothing by itself.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What the follower works with.
 #[derive(Debug)]
@@ -117,26 +119,28 @@ impl Follower {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.reset();
         loop {
-            self.catch_up().await;
+            let is_caught_up = self.catch_up().await;
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(READ_AGAIN_AFTER), if !is_caught_up => {}
                 changed = head.changed() => if changed.is_err() { return },
                 _ = sweep.tick() => self.sweep().await,
             }
         }
     }
 
-    async fn catch_up(&mut self) {
+    /// `false`: the log could not be read up to its head.
+    async fn catch_up(&mut self) -> bool {
         loop {
             let facts = Families::only(Family::Facts);
             let batch = match self.parts.log.read_all(self.after, facts, BATCH).await {
                 Ok(batch) => batch,
                 Err(error) => {
                     tracing::error!(%error, "facts cannot be read, their consequences wait");
-                    return;
+                    return false;
                 }
             };
-            let Some(last) = batch.last() else { return };
+            let Some(last) = batch.last() else { return true };
             let reached = last.position;
             let mut consequences = Vec::new();
             for recorded in &batch {
@@ -202,6 +206,7 @@ impl Follower {
             | Event::Node(_)
             | Event::Environment(_)
             | Event::Retention(_)
+            | Event::Seal(_)
             | Event::Delivery(_)
             | Event::LogFormat(_)
             | Event::Access(_) => {}
@@ -296,6 +301,7 @@ impl Follower {
             | Event::Node(_)
             | Event::Environment(_)
             | Event::Retention(_)
+            | Event::Seal(_)
             | Event::Webhook(_)
             | Event::Delivery(_)
             | Event::LogFormat(_)

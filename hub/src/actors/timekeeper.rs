@@ -170,6 +170,7 @@ impl Timekeeper {
             | Event::Node(_)
             | Event::Environment(_)
             | Event::Retention(_)
+            | Event::Seal(_)
             | Event::Webhook(_)
             | Event::Delivery(_)
             | Event::LogFormat(_)

@@ -5,6 +5,8 @@
 
 pub mod limits;
 pub mod memory;
+pub mod place;
+pub mod postgres;
 pub mod segments;
 pub mod tape;
 pub mod verify;
@@ -91,7 +93,7 @@ pub enum ReadError {
     Unavailable(String),
 }
 
-/// The port. Engines: `segments` (default), `memory` (tests); one contract suite for all.
+/// The port. Engines: `segments` (default), `postgres`, `memory` (tests); one contract suite for all.
 pub trait EventLog: fmt::Debug + Send + Sync + 'static {
     /// Appends to one stream. Appending events whose ids are recorded already, at the place where they would have
     /// gone, answers like the first time.

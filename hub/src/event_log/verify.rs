@@ -64,6 +64,9 @@ pub enum VerifyFailure {
     /// The log is not what was written: the first bad place (exit code 1).
     #[error("the event log is bad: {0}")]
     Bad(Damage),
+    /// The same of a log in a database.
+    #[error("the event log is bad: {0}")]
+    BadRow(BadRow),
     /// It is whole, but it never had the head that was expected (exit code 1).
     #[error("the event log never had the head {expected}; its head at position {position} is {head}")]
     OtherHead { expected: String, head: String, position: u64 },
@@ -72,11 +75,27 @@ pub enum VerifyFailure {
     CannotJudge(String),
 }
 
+/// The first bad place of a log in a database.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{log}, position {position}: {reason}{}{}", said("event", event.as_ref()), said("stream", stream.as_ref()))]
+pub struct BadRow {
+    /// The server and the database.
+    pub log: String,
+    pub position: u64,
+    pub stream: Option<String>,
+    pub event: Option<domain::ids::EventId>,
+    pub reason: String,
+}
+
+fn said(what: &str, value: Option<&impl std::fmt::Display>) -> String {
+    value.map_or_else(String::new, |value| format!("; {what} {value}"))
+}
+
 impl VerifyFailure {
     /// What `hub verify` exits with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Bad(_) | Self::OtherHead { .. } => 1,
+            Self::Bad(_) | Self::BadRow(_) | Self::OtherHead { .. } => 1,
             Self::CannotJudge(_) => 2,
         }
     }
@@ -88,7 +107,7 @@ impl From<Damage> for VerifyFailure {
     }
 }
 
-fn cannot(error: impl std::fmt::Display) -> VerifyFailure {
+pub(super) fn cannot(error: impl std::fmt::Display) -> VerifyFailure {
     VerifyFailure::CannotJudge(error.to_string())
 }
 
@@ -125,7 +144,7 @@ pub fn verify(data: &Path, expected_head: Option<&str>) -> Result<VerifyReport, 
         let reason = "what was retired is signed with a key that is not in the keyring";
         return Err(plain(log_dir(data).join("retired"), 0, reason).into());
     }
-    let seals = read_seals(data, log_id, &keys)?;
+    let seals = read_seals(&list_seals(data).map_err(cannot)?, log_id, &keys)?;
     let sealed = seals.last().map_or(0, |seal| seal.seal.position);
 
     let mut check = Check {
@@ -230,22 +249,27 @@ impl Check {
     }
 }
 
-struct FoundSeal {
-    seal: Seal,
+/// A seal in a file.
+pub(super) struct FoundSeal {
+    pub(super) seal: Seal,
     file: PathBuf,
     offset: u64,
 }
 
 impl FoundSeal {
-    fn bad(&self, reason: &str) -> Damage {
+    pub(super) fn bad(&self, reason: &str) -> Damage {
         Damage { position: Some(self.seal.position), ..plain(self.file.clone(), self.offset, reason) }
     }
 }
 
-/// The seals in order, each with a right signature under a key of the keyring.
-fn read_seals(data: &Path, log_id: uuid::Uuid, keys: &[[u8; 32]]) -> Result<Vec<FoundSeal>, VerifyFailure> {
+/// The seals of these files in order, each with a right signature under a key of the keyring.
+pub(super) fn read_seals(
+    files: &[PathBuf],
+    log_id: uuid::Uuid,
+    keys: &[[u8; 32]],
+) -> Result<Vec<FoundSeal>, VerifyFailure> {
     let mut seals: Vec<FoundSeal> = Vec::new();
-    for file in list_seals(data).map_err(cannot)? {
+    for file in files.iter().cloned() {
         let bytes = fs::read(&file).map_err(|error| cannot(format!("{}: {error}", file.display())))?;
         // What is left over at the end, or broke off in one of its sectors, never said anything.
         for (number, chunk) in bytes.chunks_exact(SEAL_BYTES).enumerate() {
@@ -282,7 +306,8 @@ fn plain(file: PathBuf, offset: u64, reason: &str) -> Damage {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// In lower case.
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to a string");

@@ -17,7 +17,7 @@ use domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{existing, say};
+use super::{NO_EXTERNAL_BACKUP, embedded, existing, say};
 use crate::{
     clock::{Clock as _, SystemClock},
     event_log::{
@@ -54,7 +54,8 @@ struct Manifest {
 /// The hub cannot say where its log stands, the disk says no, or the copy does not verify. Then it has no manifest, and
 /// [`run_restore`] refuses it.
 pub async fn run_backup(args: &Backup) -> Result<()> {
-    let data = existing(&args.data.path)?;
+    embedded(&args.data, NO_EXTERNAL_BACKUP)?;
+    let data = existing(&args.data)?;
     for _ in 0..TRIES {
         let lines = operator::run(data, &Order::LogExtent {}).await?;
         let extent: LogExtent = serde_json::from_str(&lines.concat())
@@ -167,7 +168,7 @@ fn prepare(to: &Path, log_id: uuid::Uuid) -> Result<()> {
 /// # Errors
 /// The backup is not whole, or the data directory has a log: then nothing was changed.
 pub fn run_restore(args: &Restore) -> Result<()> {
-    let (from, data) = (args.dir.as_path(), args.data.path.as_path());
+    let (from, data) = (args.dir.as_path(), embedded(&args.data, NO_EXTERNAL_BACKUP)?);
     let text = fs::read_to_string(from.join(MANIFEST))
         .with_context(|| format!("{} is no finished backup: {MANIFEST} is missing", from.display()))?;
     let manifest: Manifest = serde_json::from_str(&text).with_context(|| at(&from.join(MANIFEST)))?;

@@ -1,4 +1,4 @@
-//! `hub events tail` and `hub events export`: recorded events from the segments alone, whether a hub runs or not.
+//! `hub events tail` and `hub events export`: recorded events from the log alone, whether a hub runs or not.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,9 +19,9 @@ use domain::{
     workspace,
 };
 
+use super::source::Source;
 use crate::{
     event_forms,
-    event_log::tape::Tape,
     feed::{ACCESS_TYPES, opened},
     keyring::PersonalKeys,
     settings::{Chosen, EventsCommand, ExportFormat},
@@ -120,7 +120,7 @@ pub(super) fn note_workspace(names: &mut BTreeMap<WorkspaceId, String>, recorded
 }
 
 fn tail(lines: usize, follow: bool, json: bool, chosen: &Chosen) -> Result<()> {
-    let mut tape = Tape::open(&chosen.data.path)?;
+    let mut tape = Source::open(&chosen.data)?;
     let mut choice = Choice::new(chosen)?;
     let mut last: VecDeque<Recorded> = VecDeque::new();
     let _ = tape.play(&mut |recorded| {
@@ -141,7 +141,7 @@ fn tail(lines: usize, follow: bool, json: bool, chosen: &Chosen) -> Result<()> {
         return Ok(());
     }
     loop {
-        std::thread::sleep(LOOK_EVERY);
+        tape.wait(LOOK_EVERY);
         let mut left = false;
         let _ = tape.play(&mut |recorded| {
             left = left || choice.take(recorded).is_some_and(|it| shown(&mut out, &it, json).is_err());
@@ -196,7 +196,7 @@ fn export_to(path: &Path, chosen: &Chosen, format: ExportFormat, span: Span) -> 
 }
 
 fn export(chosen: &Chosen, format: ExportFormat, span: Span, out: &mut impl Write) -> Result<()> {
-    let mut tape = Tape::open(&chosen.data.path)?;
+    let mut tape = Source::open(&chosen.data)?;
     let mut choice = Choice::new(chosen)?;
     let mut failed = None;
     let _ = tape.play(&mut |recorded| {

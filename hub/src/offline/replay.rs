@@ -12,9 +12,8 @@ use domain::{
 use projections::routes::{Routes, usable};
 use serde_json::{Value, json};
 
-use super::{events::note_workspace, say};
+use super::{events::note_workspace, say, source::Source};
 use crate::{
-    event_log::tape::Tape,
     settings::{Replay, When},
     upgrade,
 };
@@ -32,7 +31,7 @@ struct Reached {
 /// # Errors
 /// The log is missing or damaged, the workspace is unknown, or the log does not reach there.
 pub fn run(args: &Replay) -> Result<()> {
-    let mut tape = Tape::open(&args.data.path)?;
+    let mut tape = Source::open(&args.data)?;
     let (routes, mut names, mut reached) = (Routes::default(), BTreeMap::new(), Reached::default());
     let is_meant = |names: &BTreeMap<WorkspaceId, String>, id: WorkspaceId| {
         names.get(&id) == Some(&args.workspace) || id.to_string() == args.workspace

@@ -4,6 +4,7 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt as _,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +16,14 @@ use tokio::{
 };
 
 use super::{Order, REPLY_BYTES_MAX, Reply, address, execute, socket_path};
-use crate::{core::Core, event_log::segments::OpenError};
+use crate::{
+    clock::SystemClock,
+    core::Core,
+    event_log::{
+        place::{self, LogUrl},
+        segments::{OpenError, Segments},
+    },
+};
 
 /// A hub that starts or stops holds the directory and does not answer for a moment; nor does another command.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,9 +36,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 /// # Errors
 /// What stands in the order's way, in words; or the directory is in use and nobody answers.
 pub async fn run(data: &Path, order: &Order) -> Result<Vec<String>> {
+    run_with(data, None, order).await
+}
+
+/// The same on a data directory whose log is at an address, if there is one.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(data: &Path, log: Option<&LogUrl>, order: &Order) -> Result<Vec<String>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match Core::open(data).await {
+        match open(data, log).await {
             Ok(core) => {
                 let done = execute(&core, order).await;
                 core.close().await;
@@ -57,6 +73,14 @@ pub async fn run(data: &Path, order: &Order) -> Result<Vec<String>> {
         }
         sleep(ASK_AGAIN_AFTER).await;
     }
+}
+
+/// A running hub is found by its lock, before anything is said about where its log is.
+async fn open(data: &Path, log: Option<&LogUrl>) -> Result<Core> {
+    if place::is_external(data) {
+        drop(Segments::lock(data)?);
+    }
+    Core::open_at(data, log, "operator", Arc::new(SystemClock)).await
 }
 
 fn is_in_use(error: &anyhow::Error) -> bool {

@@ -21,7 +21,7 @@ fn retention(hub: &Running, days: u32) -> Retention {
     let core = &hub.hub.core;
     Retention {
         log: core.log.clone(),
-        segments: Arc::clone(&core.segments),
+        segments: core.segments.clone().unwrap(),
         views: Arc::clone(&hub.hub.ports.views),
         webhooks: Arc::clone(&hub.hub.ports.webhooks),
         clock: core.clock.clone(),
@@ -141,7 +141,7 @@ async fn what_a_webhook_was_not_told_is_waited_for_a_week_and_then_said() {
 
 /// The head of the log now.
 fn head_of(hub: &Running) -> String {
-    let segments: &Segments = &hub.hub.core.segments;
+    let segments: &Segments = hub.hub.core.segments.as_ref().unwrap();
     let extent: Value = serde_json::to_value(segments.extent()).unwrap();
     extent["head"].as_str().unwrap().to_owned()
 }

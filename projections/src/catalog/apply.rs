@@ -28,6 +28,7 @@ pub(super) fn event(db: &Transaction<'_>, recorded: &Recorded, event: &Event) ->
         | Event::Message(_)
         | Event::Environment(_)
         | Event::Retention(_)
+        | Event::Seal(_)
         | Event::Webhook(_)
         | Event::Delivery(_)
         | Event::LogFormat(_) => Ok(()),

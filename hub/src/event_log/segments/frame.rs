@@ -239,24 +239,69 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// What an event says, apart from its place: all that goes into the stored bytes besides revision and time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content<'a> {
+    pub(crate) workspace: WorkspaceId,
+    pub(crate) id: EventId,
+    pub(crate) version: u16,
+    pub(crate) stream: &'a str,
+    pub(crate) event_type: &'a str,
+    pub(crate) actor: &'a Actor,
+    pub(crate) causation: Option<EventId>,
+    pub(crate) correlation: Option<RequestId>,
+    pub(crate) data: &'a str,
+    pub(crate) personal: Option<&'a [u8]>,
+}
+
+impl Content<'_> {
+    /// Whether a frame has room for it; whoever changed a database by hand may have left something that has none.
+    pub(crate) fn is_within_limits(&self) -> bool {
+        let name = match self.actor {
+            Actor::System(name) => name.len(),
+            Actor::Key(_) | Actor::Agent(_) => 0,
+        };
+        let payload = self.data.len() + self.personal.map_or(0, <[u8]>::len);
+        let longest = [self.stream.len(), self.event_type.len(), name].into_iter().max();
+        payload <= limits::EVENT_BYTES_MAX && longest <= Some(usize::from(u8::MAX))
+    }
+}
+
 /// Appends the event's frame to `out`, all but what only the writer knows (see [`place`]). The append has passed
 /// [`limits::check`].
 pub(crate) fn encode(out: &mut Vec<u8>, append: &Append, event: &NewEvent) {
+    let content = Content {
+        workspace: append.workspace,
+        id: event.id,
+        version: event.version,
+        stream: append.stream.as_str(),
+        event_type: event.event_type,
+        actor: &append.actor,
+        causation: event.causation,
+        correlation: append.correlation,
+        data: &event.data,
+        personal: event.personal.as_deref(),
+    };
+    encode_content(out, &content);
+}
+
+/// The same of an event that is within the limits, wherever it comes from.
+pub(crate) fn encode_content(out: &mut Vec<u8>, event: &Content<'_>) {
     let start = out.len();
     out.extend_from_slice(&EVENT_MAGIC);
     out.resize(start + HEADER_BYTES + WORKSPACE, 0);
-    out.extend_from_slice(append.workspace.uuid().as_bytes());
+    out.extend_from_slice(event.workspace.uuid().as_bytes());
     out.extend_from_slice(event.id.uuid().as_bytes());
     out.extend_from_slice(&event.version.to_le_bytes());
     let flag = |present: bool, bit: u8| if present { bit } else { 0 };
     out.push(
         flag(event.causation.is_some(), HAS_CAUSATION)
-            | flag(append.correlation.is_some(), HAS_CORRELATION)
+            | flag(event.correlation.is_some(), HAS_CORRELATION)
             | flag(event.personal.is_some(), HAS_PERSONAL),
     );
-    put_short(out, append.stream.as_str().as_bytes());
+    put_short(out, event.stream.as_bytes());
     put_short(out, event.event_type.as_bytes());
-    match &append.actor {
+    match event.actor {
         Actor::Key(id) => put_id(out, 0, id.uuid()),
         Actor::Agent(id) => put_id(out, 1, id.uuid()),
         Actor::System(name) => {
@@ -267,11 +312,11 @@ pub(crate) fn encode(out: &mut Vec<u8>, append: &Append, event: &NewEvent) {
     if let Some(causation) = event.causation {
         out.extend_from_slice(causation.uuid().as_bytes());
     }
-    if let Some(correlation) = append.correlation {
+    if let Some(correlation) = event.correlation {
         out.extend_from_slice(correlation.uuid().as_bytes());
     }
     put_long(out, event.data.as_bytes());
-    if let Some(personal) = &event.personal {
+    if let Some(personal) = event.personal {
         put_long(out, personal);
     }
     let length = u32::try_from(out.len() - start - HEADER_BYTES).expect("limits::check bounds an event");

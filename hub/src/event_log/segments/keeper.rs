@@ -71,7 +71,7 @@ impl Work {
             (durable.position, durable.recorded_at(), durable.chains.heads.clone())
         };
         match self.sealer.seal(self.shared.log_id, position, recorded_at, heads_hash(&heads)) {
-            Ok(()) => {
+            Ok(_) => {
                 self.sealed = position;
                 self.shared.stats.seals.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }

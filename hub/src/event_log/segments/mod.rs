@@ -14,13 +14,13 @@
 //! order of commits and a commit counts in all its families or in none, so no reader sees a gap that fills later;
 //! after a failed sync nothing is acknowledged any more. Why not a database: docs/adr/0001.
 
-mod chain;
+pub(crate) mod chain;
 mod checkpoint;
 mod disk;
 mod extent;
 mod files;
 mod filler;
-mod frame;
+pub(crate) mod frame;
 mod index;
 mod keeper;
 mod output;
@@ -62,7 +62,8 @@ pub(crate) use retired::{hash as statement_hash, read as read_retired};
 pub use retiring::{RetireError, Retirement};
 pub(crate) use scan::{Extent, FROM_THE_START, Found, Resume, Start, Step, Walk, stream_of};
 pub(crate) use seals::{
-    SEAL_BYTES, Seal, copied as copied_seals, list as list_seals, looks_torn as seal_looks_torn,
+    SEAL_BYTES, Seal, Sealer, copied as copied_seals, highest_in as highest_seal_in, list as list_seals,
+    list_in as list_seals_in, looks_torn as seal_looks_torn,
 };
 
 use self::{
@@ -71,7 +72,6 @@ use self::{
     output::{Output, Sizes},
     published::{Health, Shared},
     scrub::Scrub,
-    seals::Sealer,
     writer::{Message, Request, Writer},
 };
 use super::{Append, AppendError, Appended, EventLog, ReadError, limits};

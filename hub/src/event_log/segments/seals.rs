@@ -52,7 +52,8 @@ impl Seal {
         bytes
     }
 
-    fn write(&self, key: &Ed25519KeyPair) -> [u8; SEAL_BYTES] {
+    /// Signed, as it stands in a file.
+    pub(crate) fn write(&self, key: &Ed25519KeyPair) -> [u8; SEAL_BYTES] {
         let mut bytes = [0; SEAL_BYTES];
         let signed = self.signed_part();
         bytes[..SIGNED_BYTES].copy_from_slice(&signed);
@@ -126,15 +127,19 @@ fn has_form(bytes: &[u8; SEAL_BYTES]) -> bool {
 
 /// The seal files, oldest first.
 pub(crate) fn list(data: &Path) -> Result<Vec<PathBuf>, PathError> {
-    let dir = seals_dir(data);
-    let entries = match fs::read_dir(&dir) {
+    list_in(&seals_dir(data))
+}
+
+/// The same of a folder that has nothing but seals.
+pub(crate) fn list_in(dir: &Path) -> Result<Vec<PathBuf>, PathError> {
+    let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(PathError { path: dir, source }),
+        Err(source) => return Err(PathError { path: dir.to_owned(), source }),
     };
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry.at(&dir)?.path();
+        let path = entry.at(dir)?.path();
         if path.extension().is_some_and(|extension| extension == "seals") {
             paths.push(path);
         }
@@ -171,7 +176,12 @@ pub(crate) fn copied(
 /// The highest position that a valid seal acknowledges; 0 when there is none. Only the newest file that has one is
 /// read: positions grow.
 pub(crate) fn highest(data: &Path, log_id: uuid::Uuid) -> Result<u64, PathError> {
-    for path in list(data)?.iter().rev() {
+    highest_in(&seals_dir(data), log_id)
+}
+
+/// The same of a folder that has nothing but seals.
+pub(crate) fn highest_in(dir: &Path, log_id: uuid::Uuid) -> Result<u64, PathError> {
+    for path in list_in(dir)?.iter().rev() {
         let bytes = fs::read(path).at(path)?;
         let seals = bytes.chunks_exact(SEAL_BYTES).rev().filter_map(|chunk| chunk.first_chunk());
         if let Some(seal) = seals.map(|bytes| Seal::read(bytes, log_id)).find_map(Result::ok) {
@@ -184,27 +194,34 @@ pub(crate) fn highest(data: &Path, log_id: uuid::Uuid) -> Result<u64, PathError>
 /// Writes seals.
 #[derive(Debug)]
 pub(crate) struct Sealer {
-    data: PathBuf,
+    folder: PathBuf,
     key: Arc<Ed25519KeyPair>,
     open: Option<(String, File, u64)>,
 }
 
 impl Sealer {
+    /// Of the embedded log in a data directory.
     pub(crate) fn new(data: &Path, key: Arc<Ed25519KeyPair>) -> Self {
-        Self { data: data.to_owned(), key, open: None }
+        Self::in_folder(seals_dir(data), key)
     }
 
-    /// Signs and stores a seal; durable when this returns.
+    /// Into a folder that is there.
+    pub(crate) fn in_folder(folder: PathBuf, key: Arc<Ed25519KeyPair>) -> Self {
+        Self { folder, key, open: None }
+    }
+
+    /// Signs and stores a seal; durable when this answers with its bytes.
     pub(crate) fn seal(
         &mut self,
         log_id: uuid::Uuid,
         position: u64,
         recorded_at: Timestamp,
         heads: Link,
-    ) -> Result<(), PathError> {
+    ) -> Result<[u8; SEAL_BYTES], PathError> {
         let seal = Seal { log_id, position, recorded_at, heads, public_key: public_key(&self.key) };
+        let bytes = seal.write(&self.key);
         let name = format!("{}.seals", date(recorded_at.day()));
-        let path = seals_dir(&self.data).join(&name);
+        let path = self.folder.join(&name);
         if self.open.as_ref().is_none_or(|(open, ..)| *open != name) {
             let file = OpenOptions::new()
                 .create(true)
@@ -215,7 +232,7 @@ impl Sealer {
                 .open(&path);
             let file = file.at(&path)?;
             let length = file.metadata().at(&path)?.len();
-            sync_dir(&seals_dir(&self.data))?;
+            sync_dir(&self.folder)?;
             // The remains of a seal that broke off go first, so that what may remain of the next one is recognised.
             let end = end_of(&file, length).at(&path)?;
             if end < length {
@@ -224,8 +241,8 @@ impl Sealer {
             self.open = Some((name, file, end));
         }
         let (_, file, end) = self.open.as_mut().expect("opened above");
-        file.write_all_at(&seal.write(&self.key), *end).and_then(|()| file.sync_data()).at(&path)?;
+        file.write_all_at(&bytes, *end).and_then(|()| file.sync_data()).at(&path)?;
         *end += SEAL_BYTES as u64;
-        Ok(())
+        Ok(bytes)
     }
 }
