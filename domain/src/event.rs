@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use crate::{
     access, agent, agent_command, claim, delivery, environment, log_format, message, node, retention, seal,
-    share,
-    tunnel, webhook, workspace,
+    share, tunnel, webhook, workspace,
 };
 
 /// Something that happened.
@@ -211,7 +210,9 @@ fn read(event_type: &str, version: u16, data: &str) -> Result<Event, DecodeError
             environment::Event::read(event_type, version, data).map(|e| e.map(Event::Environment))
         }
         "history" => retention::Event::read(event_type, version, data).map(|e| e.map(Event::Retention)),
-        "log" if event_type == "log.sealed" => seal::Event::read(event_type, version, data).map(|e| e.map(Event::Seal)),
+        "log" if event_type == "log.sealed" => {
+            seal::Event::read(event_type, version, data).map(|e| e.map(Event::Seal))
+        }
         "webhook" => webhook::Event::read(event_type, version, data).map(|e| e.map(Event::Webhook)),
         "log" => log_format::Event::read(event_type, version, data).map(|e| e.map(Event::LogFormat)),
         "delivery" => delivery::Event::read(event_type, version, data).map(|e| e.map(Event::Delivery)),
