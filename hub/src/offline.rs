@@ -214,7 +214,7 @@ pub async fn run_erase(args: EraseArgs) -> Result<()> {
 /// The log cannot be read or takes no writes.
 pub async fn run_upgrade(args: Upgrade) -> Result<()> {
     let order = Order::Upgrade { finish: args.finish };
-    show(&operator::run(existing(&args.data.path)?, &order).await?);
+    show(&operator::run(existing(&args.data)?, &order).await?);
     Ok(())
 }
 

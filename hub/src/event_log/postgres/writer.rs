@@ -342,7 +342,7 @@ impl Writer {
     }
 
     fn tell(&self, request: Box<Request>, result: Result<Appended, AppendError>) {
-        self.shared.stats.answered(result.as_ref().map(drop).map_err(drop), request.queued.elapsed());
+        self.shared.stats.answered(result.as_ref().map(drop), request.queued.elapsed());
         // A caller that went away does not want to know.
         drop(request.reply.send(result));
     }
