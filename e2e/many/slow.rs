@@ -141,7 +141,8 @@ fn ask(edge: SocketAddr, host: &str, path: &str, over: &AtomicBool) -> (Vec<Dura
             Ok((connection, 200)) => {
                 times.push(begun.elapsed());
                 // Not for ever: what is measured beside is how long the others stay.
-                if !is_new && turn % KEPT_FOR != 1 || kept.is_none() {
+                let is_worn = !is_new && turn % KEPT_FOR == 1;
+                if kept.is_none() && !is_worn {
                     kept = Some(connection);
                 }
             }

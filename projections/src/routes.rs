@@ -128,7 +128,7 @@ enum Gone {
     Tunnel(TunnelId, u64),
     Share(ShareId, u64),
     Claim(StreamName, u64),
-    Command(CommandId, u64),
+    Command(CommandId),
     Message(MessageId, u64),
     Environment(EnvironmentId, u64),
     Webhook(WebhookId, u64),

@@ -59,8 +59,8 @@ const CROWD: usize = 128;
 const QUIET_CROWD: usize = 1_024;
 /// Connections and HTTP/2 requests, on all cores together, from which on each is given less memory.
 const MANY: u64 = 256;
-/// How long a visitor of a crowd may stay below the pace.
-const PACE_MS: u64 = 15_000;
+/// How long a visitor of a crowd may stay below the pace. Twice that and the sweeps between are under half a minute.
+const PACE_MS: u64 = 12_000;
 /// How long cut connections get to say goodbye.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 

@@ -325,12 +325,12 @@ impl<S: Socket> AsyncWrite for VisitorIo<S> {
         let this = self.get_mut();
         match this.state.cut() {
             Cut::Not => {}
-            Cut::SlowHead | Cut::Idle | Cut::Crowd => {
+            Cut::SlowHead | Cut::Idle => {
                 // In order, as far as it goes at once: everything that was due has been said.
                 let _ = Pin::new(&mut this.socket).poll_shutdown(cx);
                 return Poll::Ready(Ok(()));
             }
-            Cut::Stalled | Cut::Flood | Cut::Revoked | Cut::Hub => return Poll::Ready(Ok(())),
+            Cut::Crowd | Cut::Stalled | Cut::Flood | Cut::Revoked | Cut::Hub => return Poll::Ready(Ok(())),
         }
         if this.state.is(Phase::Upgraded) {
             return Pin::new(&mut this.socket).poll_shutdown(cx);

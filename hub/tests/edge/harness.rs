@@ -269,6 +269,11 @@ impl Conn {
         }
     }
 
+    /// Whether the other side has ended without a goodbye.
+    pub(crate) fn is_reset(&mut self) -> bool {
+        self.0.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    }
+
     /// Reads on until the other side has ended.
     pub(crate) fn until_over(&mut self) {
         let mut buffer = [0; 4096];

@@ -370,6 +370,25 @@ fn applying_twice_changes_nothing() {
 }
 
 #[test]
+fn facts_that_say_nothing_here_are_passed_over_without_a_commit() {
+    let mut world = World::default();
+    visits(&mut world, &[200]);
+    let counted = world.recorded.last().unwrap().position;
+    let mut kept = kept(&world);
+    world.create_tunnel(2, 1, None);
+    let facts: Vec<_> = world.applied().into_iter().filter(|(it, _)| it.position > counted).collect();
+    kept.log.apply(&facts).unwrap();
+    assert_eq!(kept.log.checkpoint(), facts.last().unwrap().0.position);
+    assert_eq!(AccessLog::open(kept.folder.path(), LOG).unwrap().checkpoint(), counted);
+
+    let mut far = facts;
+    far.last_mut().unwrap().0.position = counted + BEHIND_MAX;
+    kept.log.apply(&far).unwrap();
+    let reopened = AccessLog::open(kept.folder.path(), LOG).unwrap();
+    assert_eq!(reopened.checkpoint(), counted + BEHIND_MAX, "not for ever");
+}
+
+#[test]
 fn a_crash_between_a_day_and_the_summary_is_made_good() {
     let world = three_days();
     let applied = world.applied();

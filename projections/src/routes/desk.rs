@@ -56,19 +56,22 @@ impl Routes {
     pub(super) fn apply_command(&self, brought: Brought<'_>, event: &agent_command::Event) {
         let recorded = brought.recorded;
         let Some(id) = id_of::<CommandId>(&recorded.stream, "command-") else { return };
+        // An agent may say what came of a command that had expired, and left, long before.
+        if !matches!(event, agent_command::Event::Queued(_)) && !self.commands.contains_key(&id) {
+            return;
+        }
         self.fold(&self.commands, id, brought, event, |before: Option<&AgentCommand>, after| {
             let agent = |of: &AgentCommand| of.pending().map(|queued| queued.agent_id);
             let (was, is) = (before.and_then(agent), agent(after));
             if let Some(agent) = is {
                 self.commands_by_agent.entry(agent).or_default().insert(id);
-            } else {
-                if let Some(agent) = was {
-                    self.commands_by_agent.entry(agent).and_modify(|ids| {
-                        ids.remove(&id);
-                    });
-                    self.commands_by_agent.remove_if(&agent, |_, ids| ids.is_empty());
-                }
-                self.note_end(recorded, Gone::Command(id, recorded.revision));
+            } else if let Some(agent) = was {
+                self.commands_by_agent.entry(agent).and_modify(|ids| {
+                    ids.remove(&id);
+                });
+                self.commands_by_agent.remove_if(&agent, |_, ids| ids.is_empty());
+                // It ends once, whatever is said of it afterwards.
+                self.note_end(recorded, Gone::Command(id));
             }
         });
     }

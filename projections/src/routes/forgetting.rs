@@ -34,9 +34,7 @@ impl Routes {
                 Gone::Webhook(id, revision) => {
                     self.webhooks.remove_if(&id, |_, entry| entry.revision == revision);
                 }
-                Gone::Command(id, revision) => {
-                    self.commands.remove_if(&id, |_, entry| entry.revision == revision);
-                }
+                Gone::Command(id) => drop(self.commands.remove(&id)),
                 Gone::Message(id, revision) => {
                     self.messages.remove_if(&id, |_, entry| entry.revision == revision);
                 }

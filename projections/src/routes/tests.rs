@@ -28,13 +28,13 @@ fn apply_all(routes: &Routes, world: &World) {
 }
 
 /// As a reader in log order brings everything.
-fn read_all(routes: &Routes, world: &World) {
+pub(super) fn read_all(routes: &Routes, world: &World) {
     for (recorded, event) in world.applied() {
         routes.apply_next(&recorded, event.as_ref());
     }
 }
 
-fn keeping(ended_kept: usize) -> Routes {
+pub(super) fn keeping(ended_kept: usize) -> Routes {
     Routes { ended_kept: Some(ended_kept), ..Routes::default() }
 }
 

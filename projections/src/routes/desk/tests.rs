@@ -6,7 +6,7 @@ use domain::{agent, agent_command, ids::SessionId, message};
 
 use crate::{
     histories::{World, agent_id, command_id, message_id, name, workspace_id},
-    routes::tests::{routes_of, shared},
+    routes::tests::{keeping, read_all, routes_of, shared},
 };
 
 #[test]
@@ -32,6 +32,29 @@ fn a_command_waits_for_its_agent_until_it_has_ended() {
     world.command(2, 2, &agent_command::Command::Expire { now: world.now() });
     assert_eq!(waiting(&world), []);
     assert!(routes_of(&world).command(command_id(1)).is_some(), "what ended lately is still answered");
+}
+
+#[test]
+fn what_is_said_of_a_command_that_has_left_does_not_bring_half_of_it_back() {
+    let mut world = shared();
+    for number in [1, 2] {
+        world.queue_command(number, 2, 60_000);
+    }
+    world.now_ms += 60_000;
+    for number in [1, 2] {
+        world.command(number, 2, &agent_command::Command::Expire { now: world.now() });
+    }
+    let outcome = agent_command::Outcome::Done { result: serde_json::Value::Null };
+    for number in [1, 2] {
+        world.command(number, 2, &agent_command::Command::Finish { outcome: outcome.clone() });
+    }
+    assert_eq!(world.recorded.last().unwrap().revision, 3, "an agent may say so after the time");
+    let routes = keeping(1);
+    read_all(&routes, &world);
+    assert!(routes.command(command_id(1)).is_none());
+    let kept = routes.command(command_id(2)).unwrap();
+    assert!(kept.state.queued.is_some());
+    assert_eq!(kept.state.progress, agent_command::Progress::Finished(outcome));
 }
 
 #[test]
