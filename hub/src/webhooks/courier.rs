@@ -467,7 +467,7 @@ async fn replied(trying: &mut Option<Trying>) -> Result<Reply, NoBody> {
 async fn heard(news: &mut watch::Receiver<u64>, wanted: bool) {
     // The sender stays as long as the courier has its seat.
     if !wanted || news.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -89,7 +89,7 @@ impl Visits {
             return None;
         }
         let Ok(Event::Access(access::Event::Accessed(accessed))) = recorded.event() else { return None };
-        (!accessed.accesses.is_empty()).then(|| Self {
+        (!accessed.accesses.is_empty()).then_some(Self {
             position: recorded.position,
             recorded_at: recorded.recorded_at,
             share: accessed.share_id,
