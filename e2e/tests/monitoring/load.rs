@@ -49,11 +49,12 @@ impl Target {
                 let is_broken = Arc::clone(&is_broken);
                 thread::spawn(move || {
                     let mut connection = http::Connection::accepted(socket);
-                    while let Ok(Some(_)) = connection.next_request() {
-                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-                        if is_broken.load(Ordering::SeqCst) || connection.send(answer).is_err() {
-                            return;
-                        }
+                    // A connection for each request, so that streams are opened all the time.
+                    if let Ok(Some(_)) = connection.next_request()
+                        && !is_broken.load(Ordering::SeqCst)
+                    {
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+                        let _left = connection.send(answer);
                     }
                 });
             }
