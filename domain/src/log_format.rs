@@ -2,9 +2,10 @@
 //! not understand.
 //!
 //! A release reads a version of an event before any release writes it. What is written follows the log's *format*: a
-//! number that stands for all versions together ([`crate::event::UPCASTS`] says which came with which). A log begins in
-//! format [`FIRST`]; it is raised when the hub has been started by releases that read the new format, and by no other,
-//! for [`GRACE_MS`]; or when its operator says so. Until then one can go back to the release before.
+//! number that stands for all versions together ([`crate::event::UPCASTS`] says which came with which). A log that says
+//! nothing is of format [`FIRST`]; a new one begins in the newest; any other is raised when the hub has been started by
+//! releases that read the new format, and by no other, for [`GRACE_MS`], or when its operator says so. Until then one
+//! can go back to the release before.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// What every log begins with: every event in its first version.
+/// What a log has that does not say: every event in its first version.
 pub const FIRST: u16 = 1;
 /// The newest format that this build reads and writes.
 pub const NEWEST: u16 = 2;

@@ -25,7 +25,7 @@ use crate::{
     keyring::Keyring,
     readers::load_routes,
     secrets::{Secret, SecretKind, Seed},
-    upgrade,
+    upgrade::{self, Upgrade},
 };
 
 /// The workspace that the hub's first start creates.
@@ -184,7 +184,12 @@ impl Core {
         let known = self.workspace_named(DEFAULT_WORKSPACE);
         let workspace = match known {
             Some(id) => id,
-            None => self.create_workspace(DEFAULT_WORKSPACE).await?,
+            None => {
+                // There is no release to go back to from a log that has just begun.
+                let newest = Upgrade::of(self).raise("hub").await;
+                newest.map_err(not_done("the log's format was not set"))?;
+                self.create_workspace(DEFAULT_WORKSPACE).await?
+            }
         };
         if let Some(secret) = brought {
             let now = self.clock.now();

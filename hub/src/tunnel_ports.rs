@@ -159,11 +159,12 @@ struct Port {
 impl Port {
     /// When this returns, the port refuses; what it accepted goes on.
     fn close(self) {
+        // First, or who accepts would take the end for trouble.
+        self.closing.cancel();
         for listener in &self.listeners {
             // A listening socket that is shut refuses at once, whenever its task comes to drop it.
             let _ = SockRef::from(&**listener).shutdown(std::net::Shutdown::Both);
         }
-        self.closing.cancel();
     }
 }
 

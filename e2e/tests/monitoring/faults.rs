@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::FileExt as _,
     path::PathBuf,
     process::Command,
+    thread,
     time::Duration,
 };
 
@@ -77,6 +78,10 @@ pub(crate) fn hold_view(hub: &Hub) -> Process {
     process
 }
 
+/// How often the hub's descriptors are counted before some are taken away.
+const LOOKS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// The hub may have hardly more files open than it has.
 pub(crate) struct ScarceDescriptors {
     pid: Pid,
@@ -86,9 +91,13 @@ pub(crate) struct ScarceDescriptors {
 impl ScarceDescriptors {
     #[track_caller]
     pub(crate) fn of(hub: &Hub) -> Self {
-        let open =
-            fs::read_dir(format!("/proc/{}/fd", hub.pid())).expect("a process has descriptors").count();
-        let open = u64::try_from(open).expect("a count");
+        let folder = format!("/proc/{}/fd", hub.pid());
+        let looks = (0..LOOKS).map(|_| {
+            thread::sleep(LOOK_EVERY);
+            fs::read_dir(&folder).expect("a process has descriptors").count()
+        });
+        // They come and go: the fewest of a second, so that it stays an alert.
+        let open = u64::try_from(looks.min().expect("there were looks")).expect("a count");
         let pid = i32::try_from(hub.pid()).ok().and_then(Pid::from_raw).expect("a process has a number");
         // A child has the hard limit of its parent, and may not get it back once it is lower.
         let maximum = getrlimit(Resource::Nofile).maximum;

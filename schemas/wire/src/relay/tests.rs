@@ -66,7 +66,7 @@ async fn what_is_carried_is_told_on_the_way_and_once() {
     let ((mut left, first), (second, mut right)) = (pair().await, pair().await);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let ended = std::future::pending();
-    let carrying = move |carried| drop(tell.send(carried));
+    let carrying = move |carried| tell.send(carried).expect("the test listens");
     let relay = tokio::spawn(relay_counted(Tcp::from(first), Tcp::from(second), ended, carrying));
     left.write_all(b"question").await.unwrap();
     soon(right.read_exact(&mut [0; 8])).await.unwrap();
