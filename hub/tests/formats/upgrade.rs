@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::support::{NOW, put};
 
 async fn open(data: &Path, clock: &Arc<SetClock>) -> Core {
-    Core::open_at(data, clock.clone()).await.unwrap()
+    Core::open_at(data, None, "hub-1", clock.clone()).await.unwrap()
 }
 
 /// The hub starts, as a release that reads up to a format.
