@@ -148,8 +148,9 @@ impl World {
         self.target.broken.store(false, Ordering::SeqCst);
         self.guessing.store(false, Ordering::SeqCst);
         self.receiver.behaves(|_| Behaviour::Says(200));
-        for at in 0..2 {
-            self.exposed[at] = self.machines[at].expose(self.target.address, NAMES[at]);
+        let killed = self.exposed[..2].iter_mut().zip(&self.machines);
+        for ((exposed, machine), name) in killed.zip(NAMES) {
+            *exposed = machine.expose(self.target.address, name);
         }
     }
 }

@@ -195,12 +195,12 @@ impl Readers {
             rows.iter().map(|row| recorded(row).map(|chained| chained.recorded)).collect();
         let events = events?;
         // Commits become visible in the order of positions, so one that is missing was taken out.
-        let mut next = after.saturating_add(1);
-        for event in events.iter().filter(|_| wanted.len() == Family::ALL.len()) {
-            if signed(event.position) != next {
-                return Err(ReadError::Damaged(format!("position {next} is missing")));
+        if wanted.len() == Family::ALL.len() {
+            for (event, next) in events.iter().zip(after.saturating_add(1)..) {
+                if signed(event.position) != next {
+                    return Err(ReadError::Damaged(format!("position {next} is missing")));
+                }
             }
-            next += 1;
         }
         Ok(events)
     }

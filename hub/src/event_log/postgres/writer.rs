@@ -5,6 +5,10 @@
 //! batch, its callers wait until another connection has said what became of it: committed, and they are told so, or not,
 //! and it is sent again. Whoever would have to wait longer than the patience below is told that it is in doubt. What
 //! comes while the server is away is turned away at once.
+#![expect(
+    clippy::vec_box,
+    reason = "requests come boxed from the queue; between queue and batch only pointers move"
+)]
 
 mod away;
 mod revisions;
@@ -321,7 +325,7 @@ impl Writer {
     fn not_judged(&mut self, requests: Vec<Box<Request>>, problem: &Problem) -> Standing {
         let reason = problem.to_string();
         for request in requests {
-            self.tell(request, Err(AppendError::Unavailable(self.away_words(&reason))));
+            self.tell(*request, Err(AppendError::Unavailable(self.away_words(&reason))));
         }
         Standing::Lost(reason, None)
     }
@@ -337,11 +341,11 @@ impl Writer {
                 }
                 (_, _, result) => result,
             };
-            self.tell(request, result);
+            self.tell(*request, result);
         }
     }
 
-    fn tell(&self, request: Box<Request>, result: Result<Appended, AppendError>) {
+    fn tell(&self, request: Request, result: Result<Appended, AppendError>) {
         self.shared.stats.answered(result.as_ref().map(drop), request.queued.elapsed());
         // A caller that went away does not want to know.
         drop(request.reply.send(result));

@@ -69,7 +69,7 @@ impl Writer {
     fn go_away(&mut self, reason: String) {
         self.revisions.forget();
         while let Some(held) = self.held.pop_front() {
-            self.tell(held, Err(AppendError::Unavailable(reason.clone())));
+            self.tell(*held, Err(AppendError::Unavailable(reason.clone())));
         }
         *self.shared.health.lock() = Health::Away(reason);
     }
@@ -88,7 +88,7 @@ impl Writer {
             tokio::select! {
                 outcome = &mut attempt => return Some(outcome),
                 message = self.queue.recv() => match message {
-                    Some(Message::Append(request)) => self.turn_away(request),
+                    Some(Message::Append(request)) => self.turn_away(*request),
                     Some(Message::Close) | None => self.closing = true,
                 },
                 () = tokio::time::sleep(due) => self.leave_in_doubt(doubt),
@@ -97,7 +97,7 @@ impl Writer {
         None
     }
 
-    fn turn_away(&self, request: Box<Request>) {
+    fn turn_away(&self, request: Request) {
         let reason = self.shared.health.lock().check().err();
         let reason = reason.unwrap_or_else(|| "the event log is away".to_owned());
         self.tell(request, Err(AppendError::Unavailable(reason)));
@@ -113,7 +113,7 @@ impl Writer {
                 (true, _) => Err(AppendError::InDoubt(reason.clone())),
                 (false, result) => result,
             };
-            self.tell(request, result);
+            self.tell(*request, result);
         }
     }
 
@@ -158,21 +158,21 @@ impl Writer {
         tracing::error!(reason, "restart the hub when this is settled");
         *self.shared.health.lock() = Health::Failed(reason);
         while let Some(held) = self.held.pop_front() {
-            self.turn_away(held);
+            self.turn_away(*held);
         }
         while let Some(Message::Append(request)) = self.queue.recv().await {
-            self.turn_away(request);
+            self.turn_away(*request);
         }
     }
 
     /// Answers whatever is left in the queue.
     pub(super) fn turn_away_waiting(&mut self, reason: &str) {
         while let Some(held) = self.held.pop_front() {
-            self.tell(held, Err(AppendError::Unavailable(reason.to_owned())));
+            self.tell(*held, Err(AppendError::Unavailable(reason.to_owned())));
         }
         while let Ok(message) = self.queue.try_recv() {
             if let Message::Append(request) = message {
-                self.tell(request, Err(AppendError::Unavailable(reason.to_owned())));
+                self.tell(*request, Err(AppendError::Unavailable(reason.to_owned())));
             }
         }
     }
