@@ -4,8 +4,12 @@
 use std::fmt;
 
 use domain::ids::{AgentId, TunnelId};
-use futures_util::future::BoxFuture;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, LocalBoxFuture},
+};
 use schemas::frames::StreamKind;
+use wire::link::LinkStream;
 
 /// Both directions of a stream, raw bytes; a plain one is registered with the runtime of whoever opened it.
 pub type Stream = wire::side::Carrier;
@@ -39,4 +43,44 @@ pub trait Streams: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the agent has a live session.
     fn is_connected(&self, agent: AgentId) -> bool;
+
+    /// What opens streams for one thread, on links of that thread's own. Made and used there.
+    fn of_core(&self) -> Box<dyn CoreStreams> {
+        Box::new(NoLinks)
+    }
+}
+
+/// Streams of one thread that share connections: many small ones leave in one write.
+pub trait CoreStreams: fmt::Debug {
+    /// As [`Streams::open`], on a link. `None`: there is none, or it has no room; a connection of its own may do.
+    fn open<'a>(
+        &'a self,
+        agent: AgentId,
+        tunnel: TunnelId,
+        kind: StreamKind,
+        peer: &'a str,
+    ) -> LocalBoxFuture<'a, Option<Result<CoreStream, OpenError>>>;
+}
+
+/// A stream on a link of this thread, and its place among them.
+#[derive(Debug)]
+pub struct CoreStream {
+    pub stream: LinkStream,
+    pub place: std::rc::Rc<()>,
+}
+
+/// For who has no links: every stream has a connection of its own.
+#[derive(Debug)]
+pub struct NoLinks;
+
+impl CoreStreams for NoLinks {
+    fn open<'a>(
+        &'a self,
+        _: AgentId,
+        _: TunnelId,
+        _: StreamKind,
+        _: &'a str,
+    ) -> LocalBoxFuture<'a, Option<Result<CoreStream, OpenError>>> {
+        std::future::ready(None).boxed_local()
+    }
 }

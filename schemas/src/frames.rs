@@ -62,7 +62,7 @@ pub struct Welcome {
     pub heartbeat_ms: u64,
 }
 
-/// A frame of the control connection after the handshake, and the three that open a data connection's stream.
+/// A frame of the control connection after the handshake, and those that begin a data connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// JSON, kind 1.
@@ -92,6 +92,8 @@ pub enum Frame {
     StreamAccepted(StreamAccepted),
     StreamRefused(StreamRefused),
     StreamAdopt(StreamAdopt),
+    LinkBegin(LinkBegin),
+    LinkAdopt(LinkAdopt),
 }
 
 /// Are you there?
@@ -307,6 +309,20 @@ pub struct StreamAdopt {
     /// The stream's number on the link.
     pub stream: u32,
 }
+/// The first frame on a `serve` connection that becomes a further [`link`] of the session: the hub has one for each core that
+/// sends requests. An agent that does not know this frame closes the connection, and no further one is offered to it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct LinkBegin {
+    /// How [`LinkAdopt`] names it: never 0, and no number comes again in a session.
+    pub link: u32,
+}
+/// As [`StreamAdopt`], for a stream of a further link.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct LinkAdopt {
+    pub link: u32,
+    /// The stream's number on that link.
+    pub stream: u32,
+}
 /// The target was dialled; from the next byte on the socket is raw in both directions.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct StreamAccepted {}
@@ -384,6 +400,8 @@ impl Frame {
             Self::StreamAccepted(_) => 65,
             Self::StreamRefused(_) => 66,
             Self::StreamAdopt(_) => 67,
+            Self::LinkBegin(_) => 68,
+            Self::LinkAdopt(_) => 69,
         }
     }
 
@@ -411,7 +429,9 @@ impl Frame {
             | Self::StreamOpen(_)
             | Self::StreamAccepted(_)
             | Self::StreamRefused(_)
-            | Self::StreamAdopt(_) => 0,
+            | Self::StreamAdopt(_)
+            | Self::LinkBegin(_)
+            | Self::LinkAdopt(_) => 0,
         }
     }
 
@@ -457,6 +477,8 @@ impl Frame {
             Self::StreamAccepted(body) => write(out, body),
             Self::StreamRefused(body) => write(out, body),
             Self::StreamAdopt(body) => write(out, body),
+            Self::LinkBegin(body) => write(out, body),
+            Self::LinkAdopt(body) => write(out, body),
         }
     }
 
@@ -506,6 +528,8 @@ impl Frame {
             65 => Self::StreamAccepted(read(kind, body)?),
             66 => Self::StreamRefused(read(kind, body)?),
             67 => Self::StreamAdopt(read(kind, body)?),
+            68 => Self::LinkBegin(read(kind, body)?),
+            69 => Self::LinkAdopt(read(kind, body)?),
             _ if header.flags & FLAG_OPTIONAL != 0 => return Ok(None),
             _ => return Err(FrameError::UnknownKind(kind)),
         };

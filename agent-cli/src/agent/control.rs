@@ -374,7 +374,9 @@ impl Conversation<'_> {
             | Frame::StreamOpen(_)
             | Frame::StreamAccepted(_)
             | Frame::StreamRefused(_)
-            | Frame::StreamAdopt(_) => {
+            | Frame::StreamAdopt(_)
+            | Frame::LinkBegin(_)
+            | Frame::LinkAdopt(_) => {
                 return Err(End::Lost("the hub sent a frame that a hub does not send".to_owned()));
             }
         }

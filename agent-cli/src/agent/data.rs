@@ -103,7 +103,15 @@ async fn serve(agent: Agent, link: Arc<Link>, place: Option<OwnedSemaphorePermit
         }
         Ok((socket, Frame::StreamAdopt(adopt))) => {
             drop(place);
-            streams::adopt(&agent, &link, adopt.stream, socket);
+            streams::adopt(&agent, &link, (streams::OWN, adopt.stream), socket);
+        }
+        Ok((socket, Frame::LinkBegin(begin))) => {
+            drop(place);
+            streams::begin(&agent, &link, begin.link, socket);
+        }
+        Ok((socket, Frame::LinkAdopt(adopt))) => {
+            drop(place);
+            streams::adopt(&agent, &link, (adopt.link, adopt.stream), socket);
         }
         Ok(_) => {}
         Err(error) => {

@@ -1,7 +1,8 @@
 //! Streams over the session's link: those that the hub opens to this machine's targets, and those that this machine
 //! opens to the workspace's tunnels.
 //!
-//! Links live on the agent's own thread ([`wire::cores`]); what runs there finds them in [`Local`].
+//! Links live on the agent's own thread ([`wire::cores`]); what runs there finds them in [`Local`]. Beside the session's own
+//! link, which the agent keeps, the hub makes further ones of idle data connections, for the requests of shares.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -17,25 +18,36 @@ use super::{Agent, control::Link, data, data_connection, sealing, target::Opened
 /// How long to leave the hub alone after a link failed.
 const LINK_AGAIN: Duration = Duration::from_secs(1);
 
+/// The number of a session's own link; the hub gives further ones other numbers.
+pub(super) const OWN: u32 = 0;
+
 /// What the agent's thread knows.
 #[derive(Debug, Default)]
 pub(super) struct Local {
-    /// By session, the newest last. A former session's link lives as long as its streams.
-    links: RefCell<Vec<(String, Streams)>>,
+    /// The newest last. A former session's links live as long as their streams.
+    links: RefCell<Vec<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    session: String,
+    number: u32,
+    link: Streams,
 }
 
 impl Local {
     /// Opens a stream to a tunnel of the workspace on the newest link. `None`: there is none, or it has no room.
     pub(super) fn open(&self, tunnel: u128, kind: StreamKind) -> Option<LinkStream> {
-        let link = self.links.borrow().last().map(|(_, link)| link.clone())?;
+        let link = self.links.borrow().iter().rfind(|kept| kept.number == OWN)?.link.clone();
         link.open(&StreamOpen { tunnel, kind, peer: String::new() })
     }
 
     /// Gives a stream of a session's link a connection of its own; one whose stream has ended is closed.
-    fn adopt(&self, session: &str, stream: u32, carrier: Carrier) {
-        let known =
-            self.links.borrow().iter().find(|(known, _)| known == session).map(|(_, link)| link.clone());
-        if let Some(link) = known {
+    fn adopt(&self, session: &str, (number, stream): (u32, u32), carrier: Carrier) {
+        let links = self.links.borrow();
+        let known = links.iter().find(|kept| kept.session == session && kept.number == number);
+        if let Some(link) = known.map(|kept| kept.link.clone()) {
+            drop(links);
             link.adopt(stream, carrier);
         }
     }
@@ -54,7 +66,7 @@ pub(super) async fn keep(agent: Agent, session: Arc<Link>) {
                 let (on_core, session) = (agent.clone(), Arc::clone(&session));
                 agent.on_core(move |local| async move {
                     if let Ok(carrier) = parked.adopt() {
-                        run(&on_core, &local, &session, carrier).await;
+                        run(&on_core, &local, &session, OWN, carrier).await;
                     }
                     drop(done);
                 });
@@ -70,9 +82,21 @@ pub(super) async fn keep(agent: Agent, session: Arc<Link>) {
     }
 }
 
-async fn run(agent: &Agent, local: &Rc<Local>, session: &Link, carrier: Carrier) {
+/// Makes a data connection a further link of the session.
+pub(super) fn begin(agent: &Agent, session: &Arc<Link>, number: u32, carrier: Carrier) {
+    let Ok(parked) = Parked::park(carrier) else { return };
+    let (on_core, session) = (agent.clone(), Arc::clone(session));
+    agent.on_core(move |local| async move {
+        if let Ok(carrier) = parked.adopt() {
+            run(&on_core, &local, &session, number, carrier).await;
+        }
+    });
+}
+
+async fn run(agent: &Agent, local: &Rc<Local>, session: &Link, number: u32, carrier: Carrier) {
     let link = Streams::new(End::Agent, u64::MAX);
-    local.links.borrow_mut().push((session.session_id.clone(), link.clone()));
+    let kept = Kept { session: session.session_id.clone(), number, link: link.clone() };
+    local.links.borrow_mut().push(kept);
     let taking = async {
         while let Some(arrival) = link.arrival().await {
             let agent = agent.clone();
@@ -98,7 +122,7 @@ async fn run(agent: &Agent, local: &Rc<Local>, session: &Link, carrier: Carrier)
         () = leaving => {}
         () = agent.0.stop.cancelled() => {}
     }
-    local.links.borrow_mut().retain(|(known, _)| *known != session.session_id);
+    local.links.borrow_mut().retain(|kept| kept.session != session.session_id || kept.number != number);
 }
 
 /// Dials the target of a stream that the hub opened, and relays.
@@ -130,8 +154,8 @@ pub(super) async fn carry(agent: &Agent, stream: impl Side, target: Opened, open
     }
 }
 
-/// Takes over a running stream of a session's link with a connection of its own.
-pub(super) fn adopt(agent: &Agent, session: &Link, stream: u32, carrier: Carrier) {
+/// Takes over a running stream, named by link and number, with a connection of its own.
+pub(super) fn adopt(agent: &Agent, session: &Link, stream: (u32, u32), carrier: Carrier) {
     let Ok(parked) = Parked::park(carrier) else { return };
     let session = session.session_id.clone();
     agent.on_core(move |local| async move {

@@ -104,6 +104,8 @@ struct Way<'a> {
     found: &'a Found,
     created: &'a ShareCreated,
     exchange: &'a Rc<Exchange>,
+    /// It asks for another protocol.
+    switches: bool,
 }
 
 /// An answer of the edge itself about a share.
@@ -294,7 +296,7 @@ impl Visitor {
             && banner::asks_for_document(&self.parts.method, &self.parts.headers);
         let (mut request, shown_banner) =
             self.request(found, created, exchange, body, upgrade.is_some(), wants_document)?;
-        let way = Way { found, created, exchange };
+        let way = Way { found, created, exchange, switches: upgrade.is_some() };
         let (response, hold) = if self.is_call {
             let (response, lease) = self.send_call(&way, request).await?;
             (response, Hold::Shared(lease))

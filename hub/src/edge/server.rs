@@ -38,7 +38,7 @@ use super::{
     upstream::{Lane, Upstream},
     visitor_io::{Open, Speaks},
 };
-use crate::{secrets::random_bytes, tls::acme::ACME_TLS};
+use crate::{secrets::random_bytes, streams::CoreStreams, tls::acme::ACME_TLS};
 
 /// A request head takes at most this much (bytes); more is answered with 431.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -179,6 +179,8 @@ pub(super) struct IdleLimits {
 #[derive(Debug)]
 pub(super) struct Core {
     pub shared: Arc<Shared>,
+    /// Streams on links of this core's own.
+    pub streams: Box<dyn CoreStreams>,
     pub lanes: RefCell<HashMap<ShareId, Rc<Lane>>>,
     conns: RefCell<Vec<Rc<ConnCtx>>>,
     clock: Arc<AtomicU32>,
@@ -227,6 +229,7 @@ impl Core {
             waiting: Cell::new(0),
             crowded_until: Cell::new(0),
             date: RefCell::new((u64::MAX, HeaderValue::from_static(""))),
+            streams: shared.deps.streams.of_core(),
             shared,
         })
     }

@@ -27,7 +27,6 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::headers::drop_hop_by_hop;
-use crate::streams::Stream;
 
 /// The last chunk, and the end of a trailer section with nothing in it.
 const LAST_CHUNK: &[u8; 5] = b"0\r\n\r\n";
@@ -125,20 +124,20 @@ impl Trailing {
 
 /// A stream to a target, with a place for a request's trailers.
 #[derive(Debug)]
-pub(super) struct TargetIo {
-    stream: Stream,
+pub(super) struct TargetIo<S> {
+    stream: S,
     trailing: Arc<Trailing>,
     /// What one read gives at most (bytes).
     at_once: usize,
 }
 
-impl TargetIo {
-    pub(super) fn new(stream: Stream, trailing: Arc<Trailing>, at_once: usize) -> Self {
+impl<S> TargetIo<S> {
+    pub(super) fn new(stream: S, trailing: Arc<Trailing>, at_once: usize) -> Self {
         Self { stream, trailing, at_once }
     }
 }
 
-impl AsyncRead for TargetIo {
+impl<S: AsyncRead + Unpin> AsyncRead for TargetIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -156,7 +155,7 @@ impl AsyncRead for TargetIo {
     }
 }
 
-impl AsyncWrite for TargetIo {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TargetIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.trailing.is_set() {

@@ -14,11 +14,14 @@ use domain::{
     tunnel::{Tunnel, TunnelCreated},
 };
 use http::{HeaderValue, Uri, uri::PathAndQuery};
-use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use projections::routes::Entry;
 use schemas::frames::StreamKind;
-use tokio::task::AbortHandle;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::{AbortHandle, JoinHandle},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -31,7 +34,10 @@ use super::{
     trailers::{TargetIo, Trailing},
     upload::Upload,
 };
-use crate::{running::Under, streams::OpenError};
+use crate::{
+    running::Under,
+    streams::{CoreStream, OpenError},
+};
 
 /// What is read of a target at once for one of many visitors (bytes): just less than what hyper takes as a sign that it
 /// should make its buffer larger.
@@ -149,26 +155,31 @@ impl Lane {
         None
     }
 
-    /// Opens a connection.
+    /// Opens a way for requests: a stream on the core's link with the agent, or else a connection of its own.
     pub(super) async fn open(&self, core: &Core, peer: &str) -> Result<Upstream, OpenError> {
+        let Some(opened) = core.streams.open(self.agent, self.tunnel, StreamKind::Http, peer).await else {
+            return self.open_alone(core, peer).await;
+        };
+        let CoreStream { stream, place } = opened?;
+        let trailing = Arc::<Trailing>::default();
+        let (sender, connection) = shake(core, stream, &trailing).await?;
+        let carrying = async move {
+            // The request that was under way has the same error.
+            let _ = connection.await;
+            drop(place);
+        };
+        Ok(Upstream::new(core, sender, &tokio::task::spawn_local(carrying), trailing))
+    }
+
+    /// Opens a connection of its own, which may come to speak another protocol.
+    pub(super) async fn open_alone(&self, core: &Core, peer: &str) -> Result<Upstream, OpenError> {
         let stream = core.shared.deps.streams.open(self.agent, self.tunnel, StreamKind::Http, peer).await?;
         let trailing = Arc::<Trailing>::default();
-        // Each of many visitors may come to wait, and what waits is to be little.
-        let at_once = if core.has_many_visitors() { CROWDED_READ_BYTES } else { usize::MAX };
-        let target = TargetIo::new(stream, Arc::clone(&trailing), at_once);
-        let (sender, connection) = Builder::new()
-            .max_header_size(HEAD_BYTES_MAX)
-            .max_buf_size(HEAD_BYTES_MAX * 2)
-            .handshake(TokioIo::new(target))
-            .await
-            .map_err(|error| OpenError::TargetUnreachable(error.to_string()))?;
-        let task = tokio::task::spawn_local(async move {
-            // The request that was under way has the same error.
+        let (sender, connection) = shake(core, stream, &trailing).await?;
+        let carrying = async move {
             let _ = connection.with_upgrades().await;
-        });
-        core.shared.metrics.upstream_opened.add(1);
-        let open = OpenUpstream::http1(&core.shared.metrics);
-        Ok(Upstream { sender, task: Task(task.abort_handle()), reused: false, trailing, open })
+        };
+        Ok(Upstream::new(core, sender, &tokio::task::spawn_local(carrying), trailing))
     }
 
     /// A place on an HTTP/2 connection: one that is open, or a new one. Whoever comes while one is being opened waits
@@ -217,6 +228,26 @@ impl Lane {
     }
 }
 
+/// Begins to speak HTTP/1.1 on a stream to the target.
+async fn shake<S>(
+    core: &Core,
+    stream: S,
+    trailing: &Arc<Trailing>,
+) -> Result<(SendRequest<Upload>, Connection<TokioIo<TargetIo<S>>, Upload>), OpenError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // Each of many visitors may come to wait, and what waits is to be little.
+    let at_once = if core.has_many_visitors() { CROWDED_READ_BYTES } else { usize::MAX };
+    let target = TargetIo::new(stream, Arc::clone(trailing), at_once);
+    Builder::new()
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(HEAD_BYTES_MAX * 2)
+        .handshake(TokioIo::new(target))
+        .await
+        .map_err(|error| OpenError::TargetUnreachable(error.to_string()))
+}
+
 fn scheme_of(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Https => "https",
@@ -240,6 +271,14 @@ pub(super) struct Upstream {
     pub trailing: Arc<Trailing>,
     #[expect(dead_code, reason = "kept for its drop")]
     open: OpenUpstream,
+}
+
+impl Upstream {
+    fn new(core: &Core, sender: SendRequest<Upload>, task: &JoinHandle<()>, trailing: Arc<Trailing>) -> Self {
+        core.shared.metrics.upstream_opened.add(1);
+        let open = OpenUpstream::http1(&core.shared.metrics);
+        Self { sender, task: Task(task.abort_handle()), reused: false, trailing, open }
+    }
 }
 
 #[derive(Debug)]

@@ -168,6 +168,8 @@ async fn begin(
         orders,
         socket,
         questions: Questions::default(),
+        links_begun: 0.into(),
+        links_failed: 0.into(),
     });
     let (states, received) = mpsc::channel(settings.states_max);
     gateway.sessions().by_id.insert(id, Arc::clone(&session));

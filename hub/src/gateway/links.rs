@@ -21,7 +21,7 @@ use crate::running::Under;
 
 /// A stream that has poured this much, both ways together, is busy (bytes): what one window holds. Shorter ones would
 /// pay for a connection and be over before they have it.
-const BUSY_AFTER_BYTES: u64 = 64 * 1024;
+pub(super) const BUSY_AFTER_BYTES: u64 = 64 * 1024;
 /// How long a busy stream that found no connection of its own stays where it is.
 const MOVE_AGAIN: Duration = Duration::from_secs(2);
 /// How often that is tried.
@@ -117,6 +117,7 @@ async fn run(gateway: &Gateway, local: &Rc<Local>, session: &Arc<Session>, carri
                 Arc::clone(session),
                 link.clone(),
                 stream,
+                Frame::StreamAdopt(StreamAdopt { stream }),
             )));
         }
     };
@@ -150,19 +151,18 @@ async fn run(gateway: &Gateway, local: &Rc<Local>, session: &Arc<Session>, carri
     }
 }
 
-/// What ends the streams that an agent itself opens.
-fn tokens(gateway: &Gateway, session: &Session) -> Vec<CancellationToken> {
+/// What ends an agent's links, and the streams that it opens itself.
+pub(super) fn tokens(gateway: &Gateway, session: &Session) -> Vec<CancellationToken> {
     let running = &gateway.parts().running;
     let mut tokens = vec![running.token(Under::Agent(session.agent))];
     tokens.extend(session.key.map(|key| running.token(Under::Key(key))));
     tokens
 }
 
-/// Gives a busy stream a connection of its own, or leaves it where it is.
-async fn move_out(gateway: Gateway, session: Arc<Session>, link: Link, stream: u32) {
+/// Gives a busy stream a connection of its own, which begins with `adopt`, or leaves it where it is.
+pub(super) async fn move_out(gateway: Gateway, session: Arc<Session>, link: Link, stream: u32, adopt: Frame) {
     for _ in 0..MOVES_MAX {
         let deadline = Instant::now() + Duration::from_millis(gateway.settings().open_timeout_ms);
-        let adopt = Frame::StreamAdopt(StreamAdopt { stream });
         let moved = async {
             let mut carrier = streams::next_connection(&session, deadline).await.ok()?.adopt().ok()?;
             let told = timeout_at(deadline, frame_io::write(&mut carrier, &adopt)).await;

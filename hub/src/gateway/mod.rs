@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`acceptor`] (one port for everything), [`session`] (one control connection, an actor), [`greeting`]
 //! (who may hold an agent's identity), [`sessions`] (the registry and what is asked of agents), [`watchdog`] (who is
-//! cut), [`settle`] and [`commands`] (what the log learns), [`data`] and [`pool`] (data connections), [`links`] (many streams on one), [`counts`] (what metrics show), [`streams`] (opening a stream; [`wire`] carries its bytes).
+//! cut), [`settle`] and [`commands`] (what the log learns), [`data`] and [`pool`] (data connections), [`links`] (many streams on one), [`core_links`] (the same for requests of shares), [`counts`] (what metrics show), [`streams`] (opening a stream; [`wire`] carries its bytes).
 //! Invariants: nothing an agent does or leaves undone holds up another one; every queue here has a limit in
 //! [`GatewaySettings`]; a session's facts go to the log in the order in which they happened.
 
 pub mod acceptor;
 mod commands;
+mod core_links;
 pub mod counts;
 pub mod data;
 mod greeting;
@@ -74,6 +75,8 @@ pub struct GatewaySettings {
     pub outbox_max: usize,
     /// How many tunnel states of a session wait for the log at most.
     pub states_max: usize,
+    /// How often the link of a thread of the edge is looked at; one that had no stream twice is given up (milliseconds).
+    pub core_link_look_ms: u64,
     /// How many threads carry streams; 0: one a processor.
     pub stream_cores: usize,
     /// How many questions to one agent wait for an answer at most.
@@ -99,6 +102,7 @@ impl Default for GatewaySettings {
             reach_streams_max: 4_096,
             outbox_max: 1_024,
             states_max: 1_024,
+            core_link_look_ms: 30_000,
             stream_cores: 0,
             questions_max: 256,
         }

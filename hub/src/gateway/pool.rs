@@ -21,6 +21,12 @@ struct Inner {
     waiting: VecDeque<oneshot::Sender<Parked>>,
 }
 
+impl Inner {
+    fn warm(&mut self) -> Option<Parked> {
+        std::iter::from_fn(|| self.idle.pop_back()).find(Parked::is_idle_and_alive)
+    }
+}
+
 /// What asking for a connection gives.
 #[derive(Debug)]
 pub(crate) enum Taken {
@@ -57,17 +63,19 @@ impl Pool {
         }
     }
 
-    /// Takes the newest idle connection that is alive (the oldest are likeliest to have died on the way), or a place
-    /// in line.
+    /// Takes the newest idle connection that is alive: the oldest are likeliest to have died on the way.
+    pub(crate) fn take_warm(&self) -> Option<Parked> {
+        self.inner.lock().warm()
+    }
+
+    /// Takes an idle connection, or a place in line.
     pub(crate) fn take(&self) -> Taken {
         let mut inner = self.inner.lock();
         if inner.closed {
             return Taken::Closed;
         }
-        while let Some(socket) = inner.idle.pop_back() {
-            if socket.is_idle_and_alive() {
-                return Taken::Warm(socket);
-            }
+        if let Some(socket) = inner.warm() {
+            return Taken::Warm(socket);
         }
         // Those who gave up leave the line when the next one joins it.
         inner.waiting.retain(|waiting| !waiting.is_closed());

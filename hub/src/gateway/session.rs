@@ -300,7 +300,9 @@ impl AgentSession {
             | Frame::StreamOpen(_)
             | Frame::StreamAccepted(_)
             | Frame::StreamRefused(_)
-            | Frame::StreamAdopt(_) => self.break_off(ctx, "a frame that an agent does not send here"),
+            | Frame::StreamAdopt(_)
+            | Frame::LinkBegin(_)
+            | Frame::LinkAdopt(_) => self.break_off(ctx, "a frame that an agent does not send here"),
         }
     }
 

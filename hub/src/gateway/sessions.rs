@@ -96,6 +96,9 @@ pub(crate) struct Session {
     /// A second handle of its socket: the only way to shut it when its actor is stuck.
     pub(crate) socket: Socket,
     pub(crate) questions: Questions,
+    /// Further links that it was offered, and those that broke before it said anything on them.
+    pub(crate) links_begun: AtomicU32,
+    pub(crate) links_failed: AtomicU32,
 }
 
 /// What was asked of an agent and is not yet answered.

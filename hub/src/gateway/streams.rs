@@ -11,8 +11,8 @@ use wire::{
     side::{Parked, Side as _},
 };
 
-use super::{Gateway, pool::Taken, sessions::Session};
-use crate::streams::{OpenError, Stream, Streams};
+use super::{Gateway, core_links::CoreLinks, pool::Taken, sessions::Session};
+use crate::streams::{CoreStreams, OpenError, Stream, Streams};
 
 impl Streams for Gateway {
     fn open<'a>(
@@ -37,6 +37,10 @@ impl Streams for Gateway {
     fn is_connected(&self, agent: AgentId) -> bool {
         Self::is_connected(self, agent)
     }
+
+    fn of_core(&self) -> Box<dyn CoreStreams> {
+        Box::new(CoreLinks::new(self.clone()))
+    }
 }
 
 async fn open_within(
@@ -51,11 +55,7 @@ async fn open_within(
     }
     let session = gateway.sessions().of(agent).ok_or(OpenError::AgentOffline)?;
     let deadline = Instant::now() + Duration::from_millis(gateway.settings().open_timeout_ms);
-    let open = Frame::StreamOpen(StreamOpen {
-        tunnel: tunnel.uuid().as_u128(),
-        kind,
-        peer: peer.chars().take(PEER_CHARS_MAX).collect(),
-    });
+    let open = Frame::StreamOpen(stream_open(tunnel, kind, peer));
     // Each round uses up one connection of a bounded pool, and waits at most to the deadline.
     loop {
         let socket = next_connection(&session, deadline).await?;
@@ -71,6 +71,11 @@ async fn open_within(
 
 /// The longest peer name that is passed on to the agent (characters).
 const PEER_CHARS_MAX: usize = 255;
+
+/// What the hub says when it opens a stream for `peer`.
+pub(crate) fn stream_open(tunnel: TunnelId, kind: StreamKind, peer: &str) -> StreamOpen {
+    StreamOpen { tunnel: tunnel.uuid().as_u128(), kind, peer: peer.chars().take(PEER_CHARS_MAX).collect() }
+}
 
 pub(crate) async fn next_connection(session: &Session, deadline: Instant) -> Result<Parked, OpenError> {
     match session.pool.take() {
@@ -107,7 +112,7 @@ async fn ask(socket: Parked, open: &Frame) -> io::Result<Answered> {
     Err(io::ErrorKind::InvalidData.into())
 }
 
-fn refusal(refused: StreamRefused) -> OpenError {
+pub(super) fn refusal(refused: StreamRefused) -> OpenError {
     match refused.code {
         RefusalCode::TargetNotAllowed => OpenError::TargetNotAllowed(refused.message),
         RefusalCode::Busy => OpenError::Busy,

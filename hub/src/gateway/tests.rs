@@ -2,6 +2,7 @@
 
 mod an_agents_tunnels;
 mod commands;
+mod core_links;
 mod counts;
 mod data_connections;
 mod datagrams;

@@ -143,7 +143,9 @@ fn examples() -> Vec<(String, Frame)> {
         let refused = StreamRefused { code, message: text("no") };
         examples.push((format!("stream-refused.{name}"), Frame::StreamRefused(refused)));
     }
-    examples.push(("stream-adopt".to_owned(), Frame::StreamAdopt(StreamAdopt { stream: 70_002 })));
+    examples.push((text("stream-adopt"), Frame::StreamAdopt(StreamAdopt { stream: 70_002 })));
+    examples.push((text("link-begin"), Frame::LinkBegin(LinkBegin { link: 3 })));
+    examples.push((text("link-adopt"), Frame::LinkAdopt(LinkAdopt { link: 3, stream: 70_002 })));
     examples.sort_by_key(|(_, frame)| frame.kind());
     examples
 }

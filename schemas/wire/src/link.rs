@@ -175,6 +175,11 @@ impl Link {
         self.0.wake_driver();
     }
 
+    /// Ends the link at once, as if its connection had broken.
+    pub fn end(&self) {
+        drop(Over(&self.0));
+    }
+
     /// Whether the link has ended.
     pub fn is_over(&self) -> bool {
         self.0.over.get()

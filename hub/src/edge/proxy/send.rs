@@ -30,13 +30,16 @@ impl Visitor {
         mut request: Request<Upload>,
     ) -> Result<(Response<Incoming>, Upstream), Own> {
         let exchange = way.exchange;
-        let mut kept = exchange.lane().and_then(|lane| lane.checkout());
+        // Another protocol is spoken on a connection of its own from the start.
+        let lane = exchange.lane().filter(|_| !way.switches);
+        let mut kept = lane.and_then(|lane| lane.checkout());
         loop {
             let mut upstream = match kept.take() {
                 Some(upstream) => {
                     self.core.shared.metrics.upstream_reused.add(1);
                     upstream
                 }
+                None if way.switches => self.opened(way, Lane::open_alone).await?,
                 None => self.opened(way, Lane::open).await?,
             };
             request.body_mut().lead_to(&upstream.trailing);
@@ -97,7 +100,7 @@ impl Visitor {
         way: &Way<'_>,
         open: impl AsyncFn(&Lane, &Core, &str) -> Result<T, OpenError>,
     ) -> Result<T, Own> {
-        let Way { found, created, exchange } = way;
+        let Way { found, created, exchange, .. } = way;
         let mut has_waited = false;
         loop {
             let lane = exchange.lane().ok_or(Denied::UpstreamFailed)?;

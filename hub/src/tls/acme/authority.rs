@@ -8,6 +8,7 @@ use instant_acme::{
     RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use tokio::time::sleep;
 use wire::tls::trust::Trust;
 
 use super::{
@@ -18,6 +19,9 @@ use super::{
 
 /// How long an authority may take to look at the hub, and to issue.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// How often it is asked why it gave up, and how long is waited in between.
+const REASON_TRIES: u32 = 5;
+const REASON_AGAIN: Duration = Duration::from_secs(1);
 
 /// Gets a certificate for all names of the plan.
 ///
@@ -94,8 +98,18 @@ async fn answer(order: &mut Order, issued: &Issued) -> Result<()> {
     Ok(())
 }
 
-/// Why nothing came of an order.
+/// Why nothing came of an order. An authority may show that it gave up before it shows why, so it is asked more than once.
 async fn refusal(order: &mut Order) -> String {
+    for _ in 0..REASON_TRIES {
+        if let Some(reason) = reason(order).await {
+            return reason;
+        }
+        sleep(REASON_AGAIN).await;
+    }
+    "the authority refused the order without a reason".to_owned()
+}
+
+async fn reason(order: &mut Order) -> Option<String> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let Ok(mut authorization) = authorization else { continue };
@@ -104,10 +118,10 @@ async fn refusal(order: &mut Order) -> String {
         }
         let name = authorization.identifier().to_string();
         if let Some(error) = authorization.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
-            return format!("the authority could not verify {name}: {error}");
+            return Some(format!("the authority could not verify {name}: {error}"));
         }
     }
-    "the authority refused the order without a reason".to_owned()
+    None
 }
 
 /// Answers to an authority's questions, until dropped.

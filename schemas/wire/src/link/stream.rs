@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     fmt, io,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
 };
@@ -11,7 +12,10 @@ use schemas::frames::{
     RefusalCode, StreamRefused,
     link::{BODY_BYTES_MAX, Kind, WINDOW_BYTES, refused_bytes},
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use super::Inner;
 use crate::side::{Carrier, Side};
@@ -329,12 +333,12 @@ impl LinkStream {
         if self.shared.broken.get() { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
     }
 
-    /// Takes what came on the link; 0: nothing is there.
-    fn take(&self, buffer: &mut [u8]) -> usize {
+    /// Hands over what came on the link, at most `room` bytes; 0: nothing is there.
+    fn take(&self, room: usize, put: impl FnOnce(&[u8])) -> usize {
         let mut inbox = self.shared.inbox.borrow_mut();
         let held = &inbox.bytes[inbox.at..];
-        let taken = held.len().min(buffer.len());
-        buffer[..taken].copy_from_slice(&held[..taken]);
+        let taken = held.len().min(room);
+        put(&held[..taken]);
         inbox.at += taken;
         if inbox.at == inbox.bytes.len() {
             inbox.at = 0;
@@ -356,27 +360,75 @@ impl LinkStream {
     }
 }
 
-impl Side for LinkStream {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+/// What there is to read.
+enum Readable<'a> {
+    /// So much was handed over; 0: the end.
+    Taken(usize),
+    /// What this connection has.
+    Own(&'a mut Carrier),
+}
+
+impl LinkStream {
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: usize,
+        put: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<Readable<'_>>> {
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
         self.take_carrier();
-        let taken = self.take(buffer);
+        let taken = self.take(room, put);
         if taken > 0 {
             coop.made_progress();
-            return Poll::Ready(Ok(taken));
+            return Poll::Ready(Ok(Readable::Taken(taken)));
         }
         match self.shared.in_end.get() {
-            Some(InEnd::Finished) => return Poll::Ready(Ok(0)),
-            Some(InEnd::Moved) => {
-                if let Some(carrier) = &mut self.carrier {
-                    return carrier.poll_read(cx, buffer);
-                }
+            Some(InEnd::Finished) => return Poll::Ready(Ok(Readable::Taken(0))),
+            Some(InEnd::Moved) if self.carrier.is_some() => {
+                let carrier = self.carrier.as_mut().expect("just seen");
+                return Poll::Ready(Ok(Readable::Own(carrier)));
             }
-            None => {}
+            Some(InEnd::Moved) | None => {}
         }
         self.check()?;
         wait(&self.shared.reader, cx);
         Poll::Pending
+    }
+}
+
+impl AsyncRead for LinkStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buffer.remaining();
+        match ready!(self.get_mut().poll_take(cx, room, |bytes| buffer.put_slice(bytes)))? {
+            Readable::Taken(_) => Poll::Ready(Ok(())),
+            Readable::Own(carrier) => AsyncRead::poll_read(Pin::new(carrier), cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for LinkStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Side::poll_write(self.get_mut(), cx, bytes)
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Side::poll_flush(self.get_mut(), cx)
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Side::poll_finish(self.get_mut(), cx)
+    }
+}
+
+impl Side for LinkStream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let room = buffer.len();
+        match ready!(self.poll_take(cx, room, |bytes| buffer[..bytes.len()].copy_from_slice(bytes)))? {
+            Readable::Taken(taken) => Poll::Ready(Ok(taken)),
+            Readable::Own(carrier) => Side::poll_read(carrier, cx, buffer),
+        }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -384,7 +436,7 @@ impl Side for LinkStream {
         if self.writes_own
             && let Some(carrier) = &mut self.carrier
         {
-            return carrier.poll_write(cx, bytes);
+            return Side::poll_write(carrier, cx, bytes);
         }
         self.check()?;
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
@@ -411,7 +463,7 @@ impl Side for LinkStream {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.carrier {
-            Some(carrier) if self.writes_own => carrier.poll_flush(cx),
+            Some(carrier) if self.writes_own => Side::poll_flush(carrier, cx),
             Some(_) | None => Poll::Ready(Ok(())),
         }
     }
