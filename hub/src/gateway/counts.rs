@@ -41,7 +41,7 @@ pub struct StreamCounts {
     /// Streams now; those of the edge, which keeps them, are counted there.
     pub open: Count,
     pub failed: ByName,
-    /// Of those that got a connection of their own.
+    /// Of those that somebody waited for: on a connection of their own, or on a link of the edge.
     pub opening: Times,
     pub to_target: Count,
     pub from_target: Count,

@@ -148,7 +148,7 @@ pub static STREAM_FAILURES: Family = counter(
 pub static STREAM_OPENING: Family = histogram(
     "pconnect_stream_open_duration_seconds",
     &["kind"],
-    "How long agents took to open a stream on a connection of its own; on a link nobody waits",
+    "How long agents took to open a stream that somebody waited for: on a connection of its own, or on a link of the edge",
 );
 pub static STREAM_BYTES: Family = counter(
     "pconnect_stream_bytes_total",

@@ -33,7 +33,7 @@ pub enum Kind {
     /// Body: u32, that many more bytes may be sent.
     Credit,
     /// What follows in this direction goes over the data connection that began with
-    /// [`super::StreamAdopt`]. No body.
+    /// [`super::StreamAdopt`] or [`super::LinkAdopt`]. No body.
     Moved,
     /// Of no stream (number 0): the sender is there, and had nothing else to say for [`super::HEARTBEAT_MS`].
     Ping,
